@@ -1,0 +1,109 @@
+"""What is learned: samples, the three kinds of things that shape them (sources, splits, transforms), and the federation they make.
+
+    Source.load -> Samples -> Split.assign -> rows of each client -> Transform.apply, client by client -> divide -> Federation
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+PartName = Literal["train", "val", "test"]
+PARTS: tuple[PartName, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of one kind.
+
+    x: [N, ...] float32 (or int64 tokens). y: [N] int64 class labels, or [N, k] float32 targets.
+    classes: the names of the labels, () where y is not a class. owner: [N] int64 natural client of each row, or None.
+    task: what the labels mean; clients with equal task names have one label space. truth: what is known of how a synthetic
+    set was made, by name (for example "subspace": [d, k]).
+    """
+
+    x: Array
+    y: Array
+    classes: tuple[str, ...] = ()
+    owner: Rows | None = None
+    task: str = "task"
+    truth: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Rows) -> Samples:
+        """The samples at `rows`, in that order."""
+        return replace(self, x=self.x[rows], y=self.y[rows], owner=None if self.owner is None else self.owner[rows])
+
+
+class Source(ABC):
+    """Where samples come from. A frozen dataclass; its fields are keys of [tasks] beside `source`."""
+
+    @abstractmethod
+    def load(self, clients: int, seed: int) -> Samples:
+        """All samples of the federation. `clients` matters only to sources that make data for each client.
+
+        Raises ScenarioError (key tasks.<field>) for a missing file, column or name, before anything is trained.
+        """
+
+
+class Split(ABC):
+    """Which client owns which row. A frozen dataclass; its fields are keys of [[tasks.split]] beside `kind`."""
+
+    @abstractmethod
+    def assign(self, samples: Samples, clients: int, seed: int) -> list[Rows]:
+        """One array of distinct row numbers a client; no row is given twice.
+
+        Raises ScenarioError (key tasks.split.<field>) where the split cannot be made.
+        """
+
+
+class Transform(ABC):
+    """How one client's rows become its task. A frozen dataclass; its fields are keys of [[tasks.transform]] beside `kind`."""
+
+    @abstractmethod
+    def apply(self, samples: Samples, client: int, seed: int) -> Samples:
+        """The client's samples, changed; pure, and keyed by (seed, client) alone."""
+
+    def check(self, samples: Samples) -> None:
+        """Raise ScenarioError (key tasks.transform.<field>) where the transform does not fit the source."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Every client's data, as one pool of rows and an index into it.
+
+    x: [N, ...]; y: [N] or [N, k]. rows: [M] row numbers, client after client, in each the train, val and test rows;
+    bounds: [clients, 4]: client c has train rows[b0:b1], val rows[b1:b2], test rows[b2:b3].
+    tasks: [clients] the task's name of each client. classes, truth: as in Samples.
+    """
+
+    x: Array
+    y: Array
+    rows: Rows
+    bounds: Rows
+    tasks: tuple[str, ...]
+    classes: tuple[str, ...]
+    truth: Mapping[str, Array]
+
+    @property
+    def clients(self) -> int:
+        return len(self.bounds)
+
+    def part(self, client: int, part: PartName) -> Rows:
+        """The row numbers of one part of one client."""
+        first = PARTS.index(part)
+        return self.rows[self.bounds[client, first] : self.bounds[client, first + 1]]
+
+    def sizes(self, part: PartName) -> Rows:
+        """[clients] how many samples each client has in `part`."""
+        first = PARTS.index(part)
+        return self.bounds[:, first + 1] - self.bounds[:, first]
