@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fedmtl.errors import ScenarioError
 
@@ -36,10 +36,15 @@ def component_name(cls: type) -> str:
 
 
 def summary_of(cls: type) -> tuple[str, str]:
-    """(one line, paper) of a component: the docstring's first line, and its second paragraph where that is a citation."""
-    paragraphs = (inspect.getdoc(cls) or inspect.getdoc(sys.modules[cls.__module__]) or "").split("\n\n")
-    paper = paragraphs[1].replace("\n", " ") if len(paragraphs) > 1 and re.search(r"\b(19|20)\d\d\b", paragraphs[1]) else ""
-    return paragraphs[0].replace("\n", " "), paper
+    """(one line, paper) of a component, from its docstring or, where only that cites a paper, its module's.
+
+    The paper is the second paragraph, if it holds a year.
+    """
+    for text in (inspect.getdoc(cls), inspect.getdoc(sys.modules[cls.__module__])):
+        paragraphs = (text or "").split("\n\n")
+        if len(paragraphs) > 1 and re.search(r"\b(19|20)\d\d\b", paragraphs[1]):
+            return paragraphs[0].replace("\n", " "), paragraphs[1].replace("\n", " ")
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "), ""
 
 
 @cache
@@ -81,26 +86,37 @@ def _public(module: Any) -> list[str]:
     return [name for name in vars(module) if not name.startswith("_")]
 
 
+def find(base: type[T], package: str, name: str, key: str, folder: Path | None = None) -> type[T]:
+    """The component class called `name`, or a user's own `module:Class`. Raises ScenarioError (at `key`) where there is none."""
+    if ":" in name:
+        cls = load_object(name, key, folder)
+        if not (inspect.isclass(cls) and issubclass(cls, base)):
+            raise ScenarioError(key, f"'{name}' is not a subclass of {base.__module__}.{base.__name__}")
+        return cls
+    known = discover(package, base)
+    if name not in known:
+        raise ScenarioError(key, f"unknown name '{name}'", allowed=known, got=name)
+    return known[name]
+
+
+def fields_of(base: type[Any], package: str, name: str, section: str, name_key: str, folder: Path | None = None) -> set[str]:
+    """The keys that the component called `name` knows."""
+    cls = find(base, package, name, f"{section}.{name_key}", folder)
+    return {kebab(f.name) for f in fields(cls) if f.init}
+
+
 def build(base: type[T], package: str, name: str, table: Mapping[str, Any], key: str, *, name_key: str = "name",
           folder: Path | None = None) -> T:
     """The component of kind `base` called `name`, with the fields of `table` (kebab-case keys, strictly typed).
 
     `key` is the dotted place in the scenario, for error messages. `name` may be a user's own `module:Class`.
     """
-    known = discover(package, base)
-    if ":" in name:
-        cls = load_object(name, f"{key}.{name_key}", folder)
-        if not (inspect.isclass(cls) and issubclass(cls, base)):
-            raise ScenarioError(f"{key}.{name_key}", f"'{name}' is not a subclass of {base.__module__}.{base.__name__}")
-    elif name in known:
-        cls = known[name]
-    else:
-        raise ScenarioError(f"{key}.{name_key}", f"unknown name '{name}'", allowed=known, got=name)
+    cls = find(base, package, name, f"{key}.{name_key}", folder)
     allowed = {kebab(f.name): f.name for f in fields(cls) if f.init}
     for entry in table:
         if entry not in allowed:
             raise ScenarioError(f"{key}.{entry}", f"'{name}' has no such key", allowed=allowed, got=entry)
-    adapter = TypeAdapter(cls, config=ConfigDict(strict=False)) if not hasattr(cls, "__pydantic_validator__") else TypeAdapter(cls)
+    adapter = TypeAdapter(cls)
     try:
         return adapter.validate_python({allowed[entry]: value for entry, value in table.items()})
     except ValidationError as error:

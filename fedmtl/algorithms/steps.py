@@ -1,0 +1,152 @@
+"""What a method sees of its clients: their loss and the local training loop.
+
+A method is written for one client. What it gets is a cohort: every tensor has a leading axis [C], one slice a client, and
+nothing that `Client` or trees offers mixes slices. Clients of a cohort may have different numbers of samples and steps; a
+client that has none left keeps its slice, bit for bit, while others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedmtl import keys
+from fedmtl.models.base import Layout
+from fedmtl.models.stacked import Forward
+from fedmtl.optimizers import Optimizer
+from fedmtl.tasks.objectives import Objective
+from fedmtl.trees import Params
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x: [C, B, ...]; y: [C, B, ...]; weight: [C, B], 1/count on real rows and 0 on padding; noise: [C] dropout keys."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    active: Tensor | None
+    noise: Tensor | None
+
+
+Loss = Callable[[Params, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What clients must have in common to be one cohort."""
+
+    forward: Forward
+    layout: Layout
+    objective: Objective
+
+
+@dataclass
+class Client:
+    """A cohort of clients, read as one. x, y: the pool of rows; rows: the train rows of each of C clients; key: [C]."""
+
+    signature: Signature
+    x: Tensor
+    y: Tensor
+    rows: list[npt.NDArray[np.int64]]
+    key: keys.Keys
+    optimizer: Optimizer
+    batch_size: int
+    epochs: int
+    round: int = 0
+
+    def __post_init__(self) -> None:
+        self.counts = np.array([len(r) for r in self.rows])
+        self.padded = np.zeros((len(self.rows), self.counts.max(initial=1)), np.int64)
+        for slot, r in enumerate(self.rows):
+            self.padded[slot, : len(r)] = r
+        self.train_loss: list[tuple[Tensor, Tensor | None]] = []
+
+    @property
+    def n(self) -> Tensor:
+        """[C] the number of training samples."""
+        return torch.from_numpy(self.counts).to(self.x.device)
+
+    def select(self, selector: str) -> frozenset[str]:
+        """The parameter names that a selector (trunk, head, norm, all, none and their sums) means."""
+        return self.signature.layout.select(selector)
+
+    def share(self, params: Params, selector: str) -> tuple[Params, Params]:
+        """(what the selector names, the rest): what a method sends and what it keeps."""
+        names = self.select(selector)
+        return {k: v for k, v in params.items() if k in names}, {k: v for k, v in params.items() if k not in names}
+
+    def predict(self, params: Params, batch: Batch) -> Tensor:
+        """The model's outputs on a batch, [C, B, outputs]."""
+        if batch.noise is not None:
+            params = {**params, **dict.fromkeys(self.signature.forward.dropouts, batch.noise)}
+        return self.signature.forward(params, batch.x, training=True)
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Each client's mean loss on its rows of the batch: [C]."""
+        return (self.signature.objective.loss(self.predict(params, batch), batch.y) * batch.weight).sum(1)
+
+    def sgd(self, objective: Loss, params: Params, *, train: str = "all", epochs: int | None = None, first_epoch: int = 0,
+            lr: float | None = None) -> Params:
+        """`params` after `epochs` passes over the training rows, minimising `objective` over the parts that `train` selects.
+
+        Every call starts a fresh optimiser. Calls with equal `first_epoch` see the same batches. The given tensors are
+        never written to.
+        """
+        names = self.select(train) & self.signature.layout.trainable
+        state = {k: v.detach().clone() if k not in self.signature.layout.trainable else v.detach() for k, v in params.items()}
+        free = {k: v for k, v in state.items() if k in names}
+        if not free:
+            return state
+        optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
+        buffers, steps = optimizer.start(free), torch.zeros(len(self.rows), device=self.x.device)
+        for batch in self.batches(self.epochs if epochs is None else epochs, first_epoch):
+            leaves = {k: v.requires_grad_() for k, v in free.items()}
+            losses = objective({**state, **leaves}, batch)
+            grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            self.train_loss.append((losses.detach(), batch.active))
+            with torch.no_grad():
+                steps = steps + (1 if batch.active is None else batch.active)
+                free, buffers = optimizer.step({k: v.detach() for k, v in leaves.items()}, dict(zip(leaves, grads, strict=True)),
+                                               buffers, steps, batch.active)
+        return {**state, **free}
+
+    def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
+        """The clients' mini-batches: each epoch a fresh keyed permutation of each client's rows, the last batch as it comes."""
+        longest = self.padded.shape[1]
+        width = min(self.batch_size, longest) if len(self.rows) == 1 else self.batch_size
+        for epoch in range(first_epoch, first_epoch + epochs):
+            bits = keys.fold(self.key[:, None], epoch, np.arange(longest))
+            bits[np.arange(longest) >= self.counts[:, None]] = np.iinfo(np.uint64).max
+            order = np.take_along_axis(self.padded, np.argsort(bits, axis=1, kind="stable"), axis=1)
+            for start in range(0, longest, width):
+                yield self._batch(order[:, start : start + width], start, width, epoch)
+
+    def _batch(self, rows: npt.NDArray[np.int64], start: int, width: int, epoch: int) -> Batch:
+        real = np.clip(self.counts - start, 0, width)
+        if len(self.rows) > 1:
+            rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+        mask = np.arange(rows.shape[1]) < real[:, None]
+        weight = torch.from_numpy(mask / np.maximum(real, 1)[:, None]).to(self.x.device, self.x.dtype)
+        active = None if real.all() else torch.from_numpy(real > 0).to(self.x.device)
+        noise = None
+        if self.signature.forward.dropouts:
+            noise = torch.from_numpy(keys.fold(self.key, epoch, start, 1).astype(np.int64)).to(self.x.device)
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.x.device).flatten()
+        x, y = self.x.index_select(0, index), self.y.index_select(0, index)
+        shape = rows.shape
+        return Batch(x.reshape(*shape, *x.shape[1:]), y.reshape(*shape, *y.shape[1:]), weight, active, noise)
+
+    def mean_train_loss(self) -> Tensor:
+        """[C] the mean of the objective over the steps so far, NaN for a client that made none."""
+        total = torch.zeros(len(self.rows), device=self.x.device, dtype=self.x.dtype)
+        count = torch.zeros_like(total)
+        for losses, active in self.train_loss:
+            total = total + (losses if active is None else torch.where(active, losses, 0))
+            count = count + (1 if active is None else active)
+        return total / count

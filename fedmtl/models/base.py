@@ -1,0 +1,114 @@
+"""A model is a trunk, whose output is the shared representation, and a head on it; parameters are told apart by name."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from fedmtl.errors import ScenarioError
+from fedmtl.keys import Keys
+from fedmtl.trees import Params
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+class Trunk(ABC):
+    """Makes the module whose output is the representation. A frozen dataclass; its fields are keys of [model]."""
+
+    @abstractmethod
+    def build(self, in_shape: tuple[int, ...]) -> nn.Module:
+        """The module; input [B, *in_shape], output [B, features]. Raises ScenarioError where the shape does not fit."""
+
+
+class Head(ABC):
+    """Makes the module that turns the representation into a task's output. A frozen dataclass."""
+
+    @abstractmethod
+    def build(self, features: int, outputs: int) -> nn.Module:
+        """The module; input [B, features], output [B, outputs]."""
+
+
+class Net(nn.Module):
+    """head(trunk(x)). Its parameters are called `trunk.*` and `head.*`."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] to [B, outputs]."""
+        out: Tensor = self.head(self.trunk(x))
+        return out
+
+
+def make_net(trunk: Trunk, head: Head, in_shape: tuple[int, ...], outputs: int, key: Keys) -> Net:
+    """The model for one signature, with initial weights that depend on `key` alone.
+
+    Raises ScenarioError (model.trunk) where the trunk cannot take the input or does not give [B, features].
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(key) & (2**63 - 1))
+        body = trunk.build(in_shape)
+        try:
+            with torch.no_grad():
+                representation = body.eval()(torch.zeros(2, *in_shape))
+        except RuntimeError as error:
+            raise ScenarioError("model.trunk", f"it cannot take inputs of shape {list(in_shape)}: {error}") from error
+        if representation.dim() != 2:
+            raise ScenarioError("model.trunk", f"its output must be [batch, features], not {list(representation.shape)}")
+        return Net(body.train(), head.build(representation.shape[1], outputs))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a model's parameters by role, and the selectors over them.
+
+    A selector is a role (`trunk`, `head`, `norm`, `all`, `none`), a sum of roles (`trunk+norm`), or a difference
+    (`all-norm`), read from left to right. Floating-point buffers (running statistics) count as parameters that no
+    optimiser touches.
+    """
+
+    trainable: frozenset[str]
+    norm: frozenset[str]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, net: nn.Module) -> Layout:
+        """Reads the layout off a module."""
+        norms = {
+            f"{prefix}.{name}" for prefix, module in net.named_modules() if isinstance(module, NORMS)
+            for name in {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        }
+        trainable = {name for name, p in net.named_parameters() if p.requires_grad}
+        return cls(frozenset(trainable), frozenset(norms), tuple(state_of(net)))
+
+    @cached_property
+    def roles(self) -> dict[str, frozenset[str]]:
+        """Every role and its parameter names."""
+        return {
+            "trunk": frozenset(n for n in self.names if n.startswith("trunk.")),
+            "head": frozenset(n for n in self.names if n.startswith("head.")),
+            "norm": self.norm, "all": frozenset(self.names), "none": frozenset(),
+        }
+
+    def select(self, selector: str) -> frozenset[str]:
+        """The names a selector means. Raises ScenarioError for an unknown role."""
+        chosen: frozenset[str] = frozenset()
+        for sign, role in re.findall(r"([+-]?)\s*([^+-]+)", selector):
+            if role.strip() not in self.roles:
+                raise ScenarioError("selector", f"unknown role '{role}' in '{selector}'", allowed=self.roles, got=role)
+            names = self.roles[role.strip()]
+            chosen = chosen - names if sign == "-" else chosen | names
+        return chosen
+
+
+def state_of(net: nn.Module) -> Params:
+    """A detached copy of a module's parameters and floating-point buffers, without a client axis."""
+    named = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    return {name: t.detach().clone() for name, t in named.items() if t.is_floating_point()}

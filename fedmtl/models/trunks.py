@@ -1,0 +1,85 @@
+"""Trunks that a scenario can ask for by name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from torch import nn
+
+from fedmtl.errors import ScenarioError
+from fedmtl.models.base import Trunk
+from fedmtl.models.dropout import Dropout
+
+Activation = Literal["relu", "tanh", "gelu", "identity"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "identity": nn.Identity}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Trunk):
+    """Fully connected layers, each followed by its activation; images are flattened."""
+
+    hidden: tuple[int, ...] = (64,)
+    activation: Activation = "relu"
+    bias: bool = True
+    norm: Literal["none", "layer"] = "none"
+    dropout: float = 0.0
+
+    def build(self, in_shape: tuple[int, ...]) -> nn.Module:
+        """[B, *in_shape] to [B, hidden[-1]]."""
+        if not self.hidden or min(self.hidden) < 1:
+            raise ScenarioError("model.hidden", f"one or more layer widths of at least 1 are needed (got {list(self.hidden)})")
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if len(in_shape) > 1:
+            layers["flatten"] = nn.Flatten()
+        width = prod(in_shape)
+        for i, out in enumerate(self.hidden):
+            layers[f"linear{i}"] = nn.Linear(width, out, bias=self.bias)
+            if self.norm == "layer":
+                layers[f"norm{i}"] = nn.LayerNorm(out)
+            layers[f"act{i}"] = ACTIVATIONS[self.activation]()
+            if self.dropout > 0:
+                layers[f"drop{i}"] = Dropout(self.dropout)
+            width = out
+        return nn.Sequential(layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cnn(Trunk):
+    """Convolution, activation and 2 x 2 pooling for each of `channels`, then one fully connected layer of `features`.
+
+    The defaults are the CNN of McMahan et al. Communication-Efficient Learning of Deep Networks from Decentralized Data.
+    AISTATS 2017, section 3.
+    """
+
+    channels: tuple[int, ...] = (32, 64)
+    kernel: int = 5
+    features: int = 512
+    norm: Literal["none", "group", "batch"] = "none"
+    dropout: float = 0.0
+
+    def build(self, in_shape: tuple[int, ...]) -> nn.Module:
+        """[B, channels, height, width] to [B, features]."""
+        if len(in_shape) != 3:
+            raise ScenarioError("model.trunk", f"'cnn' needs images [channels, height, width], not {list(in_shape)}")
+        depth, height, width = in_shape
+        if min(height, width) >> len(self.channels) < 1:
+            raise ScenarioError("model.channels", f"{len(self.channels)} poolings are too many for {height} x {width} images")
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, out in enumerate(self.channels):
+            layers[f"conv{i}"] = nn.Conv2d(depth, out, self.kernel, padding=self.kernel // 2)
+            if self.norm == "group":
+                layers[f"norm{i}"] = nn.GroupNorm(min(8, out), out)
+            elif self.norm == "batch":
+                layers[f"norm{i}"] = nn.BatchNorm2d(out)
+            layers[f"act{i}"] = nn.ReLU()
+            layers[f"pool{i}"] = nn.MaxPool2d(2)
+            depth, height, width = out, height // 2, width // 2
+        layers["flatten"] = nn.Flatten()
+        layers["linear"] = nn.Linear(depth * height * width, self.features)
+        layers["act"] = nn.ReLU()
+        if self.dropout > 0:
+            layers["drop"] = Dropout(self.dropout)
+        return nn.Sequential(layers)

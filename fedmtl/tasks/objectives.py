@@ -1,0 +1,87 @@
+"""Objectives: what a task minimises, what it is scored by, and in which direction better lies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from fedmtl.errors import ScenarioError
+from fedmtl.tasks.task import Samples
+
+Direction = Literal["max", "min"]
+
+
+class Objective(ABC):
+    """A loss and its scores, row by row; every tensor may have leading axes (a cohort) before the rows."""
+
+    metrics: ClassVar[dict[str, Direction]]
+    """Every score and its direction; the first decides (validation-selected round, tables)."""
+
+    @abstractmethod
+    def outputs(self, samples: Samples) -> int:
+        """How wide the head must be. Raises ScenarioError (tasks.objective) where the targets do not fit."""
+
+    @abstractmethod
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """out [..., B, outputs], y [..., B] or [..., B, k]: one loss a row, [..., B]."""
+
+    @abstractmethod
+    def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Row by row, [..., B], the quantities whose means `scores` turns into the metrics."""
+
+    def scores(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics of one client from the means of `rows` over one part of its data."""
+        return means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Objective):
+    """Multi-class classification: softmax cross-entropy, scored by accuracy."""
+
+    metrics: ClassVar[dict[str, Direction]] = {"accuracy": "max", "loss": "min"}
+
+    def outputs(self, samples: Samples) -> int:
+        """The number of classes."""
+        if not samples.classes:
+            raise ScenarioError("tasks.objective", "classification needs class labels; this source has real-valued targets",
+                                allowed=["regression"])
+        return len(samples.classes)
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """-log softmax(out)[y]."""
+        chosen: Tensor = torch.logsumexp(out, -1) - out.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        return chosen
+
+    def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Hits and losses."""
+        return {"accuracy": (out.argmax(-1) == y).to(out.dtype), "loss": self.loss(out, y)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(Objective):
+    """Regression: squared error, the mean over rows and outputs without the half, scored by the same and its root."""
+
+    metrics: ClassVar[dict[str, Direction]] = {"mse": "min", "rmse": "min", "loss": "min"}
+
+    def outputs(self, samples: Samples) -> int:
+        """The number of targets."""
+        if samples.classes:
+            raise ScenarioError("tasks.objective", "regression needs real-valued targets; this source has class labels",
+                                allowed=["classification"])
+        return int(samples.y.shape[1])
+
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """mean over outputs of (out - y)^2."""
+        return (out - y).square().mean(-1)
+
+    def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Squared errors."""
+        return {"mse": self.loss(out, y)}
+
+    def scores(self, means: dict[str, float]) -> dict[str, float]:
+        """The mean squared error, its root, and the loss, which it is."""
+        return {"mse": means["mse"], "rmse": means["mse"] ** 0.5, "loss": means["mse"]}

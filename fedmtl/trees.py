@@ -1,0 +1,113 @@
+"""Algebra on parameters of a cohort.
+
+A tree is a dict of tensors, or a dict of such dicts; every leaf is [C, ...], one slice a client. Sums and products of trees
+are leaf by leaf; dot, sqdist and norm give one number a client, [C]. A number a client may stand wherever a scalar may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Tree = Mapping[str, Any]
+Scalar = float | Tensor
+
+
+def _fit(scalar: Scalar, leaf: Tensor) -> Scalar:
+    return scalar.reshape(-1, *[1] * (leaf.dim() - 1)) if isinstance(scalar, Tensor) and scalar.dim() == 1 else scalar
+
+
+def zipped(function: Callable[..., Tensor], first: Params, *rest: Params) -> Params:
+    """`function` on the leaves of trees with equal keys. Raises KeyError where the keys differ."""
+    for other in rest:
+        if other.keys() != first.keys():
+            raise KeyError(f"trees differ in {sorted(other.keys() ^ first.keys())}")
+    return {name: function(leaf, *(other[name] for other in rest)) for name, leaf in first.items()}
+
+
+def add(a: Params, b: Params) -> Params:
+    """a + b."""
+    return zipped(torch.add, a, b)
+
+
+def sub(a: Params, b: Params) -> Params:
+    """a - b."""
+    return zipped(torch.sub, a, b)
+
+
+def scale(a: Params, by: Scalar) -> Params:
+    """by * a; `by` is a number or one number a client, [C]."""
+    return {name: leaf * _fit(by, leaf) for name, leaf in a.items()}
+
+
+def lerp(a: Params, b: Params, t: Scalar) -> Params:
+    """(1 - t) a + t b, exact at t = 0 and t = 1."""
+    return zipped(lambda x, y: x * (1 - _fit(t, x)) + y * _fit(t, y), a, b)
+
+
+def where(condition: Tensor, a: Params, b: Params) -> Params:
+    """a for the clients where `condition` ([C], bool) holds, else b."""
+    return zipped(lambda x, y: torch.where(condition.reshape(-1, *[1] * (x.dim() - 1)), x, y), a, b)
+
+
+def dot(a: Params, b: Params) -> Tensor:
+    """<a, b> over all leaves: [C]. Trees without leaves give 0."""
+    terms = [(leaf * b[name]).flatten(1).sum(1) for name, leaf in a.items()]
+    return torch.stack(terms).sum(0) if terms else torch.zeros(())
+
+
+def sqdist(a: Params, b: Params) -> Tensor:
+    """norm(a - b)^2 over the leaves that both have: [C]."""
+    difference = {name: leaf - b[name] for name, leaf in a.items() if name in b}
+    return dot(difference, difference)
+
+
+def norm(a: Params) -> Tensor:
+    """The Euclidean norm over all leaves: [C]."""
+    return dot(a, a).sqrt()
+
+
+def pick(a: Params, names: Iterable[str]) -> Params:
+    """The leaves called `names` that `a` has, in a's order."""
+    wanted = set(names)
+    return {name: leaf for name, leaf in a.items() if name in wanted}
+
+
+def expand(a: Params, clients: int) -> Params:
+    """One model for everyone: [...] becomes [C, ...] without a copy."""
+    return {name: leaf.expand(clients, *leaf.shape) for name, leaf in a.items()}
+
+
+def flatten(tree: Tree, prefix: str = "") -> Params:
+    """Nested dicts to one: {"v": {"a": t}} becomes {"v/a": t}."""
+    out: Params = {}
+    for name, value in tree.items():
+        out |= {prefix + name: value} if isinstance(value, Tensor) else flatten(value, f"{prefix}{name}/")
+    return out
+
+
+def unflatten(flat: Params) -> dict[str, Any]:
+    """The inverse of flatten."""
+    out: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        place = out
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = leaf
+    return out
+
+
+def matrix(a: Params) -> Tensor:
+    """All leaves of each client as one row: [C, P]."""
+    return torch.cat([leaf.flatten(1) for leaf in a.values()], dim=1)
+
+
+def from_matrix(rows: Tensor, like: Params) -> Params:
+    """The inverse of matrix: rows [C, P], with the names and the per-client shapes of `like`."""
+    parts = rows.split([leaf[0].numel() for leaf in like.values()], dim=1)
+    return {name: part.reshape(-1, *leaf.shape[1:]) for (name, leaf), part in zip(like.items(), parts, strict=True)}
