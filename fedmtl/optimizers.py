@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedmtl.registry import Amount, Share
 from fedmtl.trees import Params
 
 State = dict[str, Params]
@@ -20,8 +21,8 @@ State = dict[str, Params]
 class Optimizer(ABC):
     """One step for every client. Fields: lr, and weight-decay as in torch.optim."""
 
-    lr: float = 0.1
-    weight_decay: float = 0.0
+    lr: Amount = 0.1
+    weight_decay: Amount = 0.0
 
     def start(self, params: Params) -> State:
         """The state before the first step: every buffer zero."""
@@ -57,7 +58,7 @@ class Optimizer(ABC):
 class Sgd(Optimizer):
     """Stochastic gradient descent with momentum and weight decay."""
 
-    momentum: float = 0.0
+    momentum: Share = 0.0
 
     def slots(self) -> tuple[str, ...]:
         """The momentum buffer, where there is momentum."""
@@ -80,9 +81,9 @@ class Adam(Optimizer):
     Kingma, Ba. Adam: A Method for Stochastic Optimization. ICLR 2015. arXiv:1412.6980
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Amount = 1e-8
 
     def slots(self) -> tuple[str, ...]:
         """The first and second moment."""
@@ -109,7 +110,7 @@ class Adamw(Adam):
     Loshchilov, Hutter. Decoupled Weight Decay Regularization. ICLR 2019. arXiv:1711.05101
     """
 
-    weight_decay: float = 0.01
+    weight_decay: Amount = 0.01
 
     def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Algorithm 2 of the paper."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import sys
@@ -15,13 +16,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fedmtl.errors import ScenarioError
 
 T = TypeVar("T")
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A strength, a rate, a width: finite and not negative."""
+Count = Annotated[int, Field(ge=0)]
+"""How many; 0 is allowed."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, 0 to 1."""
 
 
 def kebab(name: str) -> str:
@@ -118,7 +126,7 @@ def build(base: type[T], package: str, name: str, table: Mapping[str, Any], key:
             raise ScenarioError(f"{key}.{entry}", f"'{name}' has no such key", allowed=allowed, got=entry)
     adapter = TypeAdapter(cls)
     try:
-        return adapter.validate_python({allowed[entry]: value for entry, value in table.items()})
+        return adapter.validate_json(json.dumps({allowed[entry]: value for entry, value in table.items()}, default=str), strict=True)
     except ValidationError as error:
         raise ScenarioError(*explain(error, key)) from error
 

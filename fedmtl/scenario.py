@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from functools import cached_property
@@ -90,6 +91,8 @@ class EvaluationSection(Section):
     """[evaluation]: how often, and on which parts of each client's data."""
 
     every: int = Field(1, ge=1)
+    clients: Literal["auto", "all", "sampled"] = "auto"
+    """Who is scored: everyone, or the round's participants; "auto" is everyone up to 1,000 clients."""
     parts: list[Literal["train", "val", "test"]] = ["val", "test"]
 
 
@@ -133,13 +136,13 @@ class Scenario(Section):
     @cached_property
     def source(self) -> Source:
         """The [tasks] section's source."""
-        from fedmtl.tasks.sources import FunctionSource
+        from fedmtl.tasks.sources import function_source
 
         name, table = self.tasks.source, self.tasks.extra
         if ":" in name:
             loaded = registry.load_object(name, "tasks.source", self.folder)
             if not (isinstance(loaded, type) and issubclass(loaded, Source)):
-                return FunctionSource(function=name, options=table, folder=self.folder)
+                return function_source(name, table, self.folder)
         if "path" in table and self.folder and not Path(str(table["path"])).is_absolute():
             beside = self.folder / str(table["path"])
             table["path"] = str(beside if beside.exists() else table["path"])
@@ -218,7 +221,8 @@ class Scenario(Section):
         table["algorithm"] |= registry.table_of(self.method)
         table["training"] |= registry.table_of(self.optimizer)
         table["model"] |= registry.table_of(self.trunk) | registry.table_of(self.head)
-        table["tasks"] |= {k: v for k, v in registry.table_of(self.source).items() if k in self.tasks.extra or ":" not in self.tasks.source}
+        if ":" not in self.tasks.source:
+            table["tasks"] |= registry.table_of(self.source)
         table["tasks"]["split"] = [{"kind": e["kind"], **registry.table_of(c)} for e, c in zip(self.tasks.split, self.splits, strict=True)]
         table["tasks"]["transform"] = [{"kind": e["kind"], **registry.table_of(c)}
                                        for e, c in zip(self.tasks.transform, self.transforms, strict=True)]
@@ -277,7 +281,8 @@ def from_table(table: Table, folder: Path | None = None) -> Scenario:
     if "folder" in table:
         raise ScenarioError("folder", "unknown key", allowed=[registry.kebab(f) for f in Scenario.model_fields if f != "folder"])
     try:
-        scenario = Scenario.model_validate({**table, "folder": folder}, strict=False)
+        document = json.dumps({**table, "folder": None if folder is None else str(folder)}, default=str)
+        scenario = Scenario.model_validate_json(document, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
@@ -286,6 +291,11 @@ def from_table(table: Table, folder: Path | None = None) -> Scenario:
         raise ScenarioError(*registry.explain(error, "")) from error
     scenario.check()
     return scenario
+
+
+def from_toml(text: str, folder: Path | None = None) -> Scenario:
+    """A checked scenario from a TOML document."""
+    return from_table(tomllib.loads(text), folder)
 
 
 def _keys_at(path: tuple[int | str, ...]) -> list[str]:

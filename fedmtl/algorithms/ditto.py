@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedmtl.algorithms.base import Algorithm, Update
 from fedmtl.algorithms.steps import Batch, Client
+from fedmtl.registry import Amount
 from fedmtl.trees import Params, Tree, sqdist
 
 
@@ -22,7 +23,7 @@ from fedmtl.trees import Params, Tree, sqdist
 class Ditto(Algorithm):
     """Ditto. lam pulls v towards the received w; 0 is local training. w and v see the same batches."""
 
-    lam: float = 1.0
+    lam: Amount = 1.0
 
     def start(self, client: Client, model: Params) -> Tree:
         """v starts where w starts."""

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from fedmtl.algorithms.fedavg import Fedavg
 from fedmtl.algorithms.steps import Client
+from fedmtl.registry import Count
 from fedmtl.trees import Params
 
 
@@ -22,7 +23,7 @@ class FedavgFt(Fedavg):
     adapts: ClassVar[bool] = True
 
     tune: Literal["head", "all"] = "head"
-    tune_epochs: int = 10
+    tune_epochs: Count = 10
 
     def adapt(self, client: Client, params: Params) -> Params:
         """`tune_epochs` epochs on the selected part."""

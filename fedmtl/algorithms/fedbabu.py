@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from fedmtl.algorithms.base import Algorithm, Update
 from fedmtl.algorithms.steps import Client
+from fedmtl.registry import Count
 from fedmtl.trees import Params
 
 
@@ -24,7 +25,7 @@ class Fedbabu(Algorithm):
     adapts: ClassVar[bool] = True
 
     tune: Literal["head", "trunk", "all"] = "all"
-    tune_epochs: int = 5
+    tune_epochs: Count = 5
 
     def local(self, client: Client, received: Params, kept: Mapping[str, Any]) -> Update:
         """Algorithm 1: the head's learning rate is 0."""

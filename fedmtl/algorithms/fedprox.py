@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedmtl.algorithms.base import Algorithm, Update
 from fedmtl.algorithms.steps import Batch, Client
+from fedmtl.registry import Amount
 from fedmtl.trees import Params, sqdist
 
 
@@ -22,7 +23,7 @@ from fedmtl.trees import Params, sqdist
 class Fedprox(Algorithm):
     """FedProx. mu 0 is FedAvg; the paper tries .001, .01, .1 and 1."""
 
-    mu: float = 0.01
+    mu: Amount = 0.01
 
     def local(self, client: Client, received: Params, kept: Mapping[str, Any]) -> Update:
         """Equation 2: h_k(w; w^t) = F_k(w) + mu/2 norm(w - w^t)^2."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from fedmtl.algorithms.base import Algorithm, Update
 from fedmtl.algorithms.steps import Client
+from fedmtl.registry import Count
 from fedmtl.trees import Params
 
 
@@ -23,8 +24,8 @@ class Fedrep(Algorithm):
 
     shared: ClassVar[str] = "trunk"
 
-    head_epochs: int = 10
-    trunk_epochs: int = 1
+    head_epochs: Count = 10
+    trunk_epochs: Count = 1
 
     def local(self, client: Client, received: Params, kept: Mapping[str, Any]) -> Update:
         """Algorithm 1: tau_h epochs on h with phi frozen, then tau_phi epochs on phi with h frozen."""

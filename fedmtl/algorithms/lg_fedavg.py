@@ -16,6 +16,7 @@ import torch
 
 from fedmtl.algorithms.base import Algorithm, Update
 from fedmtl.algorithms.steps import Client
+from fedmtl.registry import Count
 from fedmtl.trees import Params, Tree, pick, where
 
 
@@ -26,7 +27,7 @@ class LgFedavg(Algorithm):
     After them the server goes on sending FedAvg's last trunk, for clients that have none of their own yet.
     """
 
-    warm_rounds: int = 0
+    warm_rounds: Count = 0
 
     @property
     def wire(self) -> str:

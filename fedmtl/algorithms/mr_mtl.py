@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedmtl.algorithms.base import Algorithm, Replies, Update
 from fedmtl.algorithms.steps import Batch, Client
+from fedmtl.registry import Amount
 from fedmtl.trees import Params, Tree, sqdist
 
 
@@ -26,7 +27,7 @@ class MrMtl(Algorithm):
     wbar starts at the initial model, the weighted mean of the starts.
     """
 
-    lam: float = 0.1
+    lam: Amount = 0.1
     pull: str = "all"
 
     @property

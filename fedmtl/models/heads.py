@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import PositiveInt
 from torch import nn
 
 from fedmtl.models.base import Head
@@ -24,7 +25,7 @@ class Linear(Head):
 class Mlp(Head):
     """One hidden layer of `head_hidden` units, then a linear layer."""
 
-    head_hidden: int = 64
+    head_hidden: PositiveInt = 64
     head_bias: bool = True
 
     def build(self, features: int, outputs: int) -> nn.Module:

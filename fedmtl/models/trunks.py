@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from pydantic import PositiveInt
 from torch import nn
 
 from fedmtl.errors import ScenarioError
 from fedmtl.models.base import Trunk
 from fedmtl.models.dropout import Dropout
+from fedmtl.registry import Share
 
 Activation = Literal["relu", "tanh", "gelu", "identity"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "identity": nn.Identity}
@@ -21,16 +23,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "ge
 class Mlp(Trunk):
     """Fully connected layers, each followed by its activation; images are flattened."""
 
-    hidden: tuple[int, ...] = (64,)
+    hidden: tuple[PositiveInt, ...] = (64,)
     activation: Activation = "relu"
     bias: bool = True
     norm: Literal["none", "layer"] = "none"
-    dropout: float = 0.0
+    dropout: Share = 0.0
 
     def build(self, in_shape: tuple[int, ...]) -> nn.Module:
         """[B, *in_shape] to [B, hidden[-1]]."""
-        if not self.hidden or min(self.hidden) < 1:
-            raise ScenarioError("model.hidden", f"one or more layer widths of at least 1 are needed (got {list(self.hidden)})")
+        if not self.hidden:
+            raise ScenarioError("model.hidden", "one or more layer widths are needed")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if len(in_shape) > 1:
             layers["flatten"] = nn.Flatten()
@@ -54,11 +56,11 @@ class Cnn(Trunk):
     AISTATS 2017, section 3.
     """
 
-    channels: tuple[int, ...] = (32, 64)
-    kernel: int = 5
-    features: int = 512
+    channels: tuple[PositiveInt, ...] = (32, 64)
+    kernel: PositiveInt = 5
+    features: PositiveInt = 512
     norm: Literal["none", "group", "batch"] = "none"
-    dropout: float = 0.0
+    dropout: Share = 0.0
 
     def build(self, in_shape: tuple[int, ...]) -> nn.Module:
         """[B, channels, height, width] to [B, features]."""

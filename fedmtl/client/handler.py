@@ -1,0 +1,62 @@
+"""The client's side of a message: what a node does with it, the same in every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from flwr.app import Message, MessageType
+
+from fedmtl.errors import FedmtlError, PrivacyError
+from fedmtl.runtime.cohort import Host
+from fedmtl.server.messages import ABOUT, ARRAYS, LEAKED, answer, refusal, to_arrays, to_params
+from fedmtl.trees import Params
+
+
+class Handler:
+    """A node that holds some clients. `trusted`: it may be asked for sums over its clients instead of their replies."""
+
+    def __init__(self, host: Host, clients: Sequence[int], *, trusted: bool) -> None:
+        self.host, self.clients, self.trusted = host, list(clients), trusted
+
+    def __call__(self, message: Message) -> Message:
+        """The reply; a failure of ours is an error reply that says why."""
+        try:
+            if message.metadata.message_type == MessageType.QUERY:
+                return self._query(message)
+            if message.metadata.message_type == MessageType.TRAIN:
+                return self._train(message)
+            return self._evaluate(message)
+        except PrivacyError as error:
+            return refusal(message, str(error), LEAKED)
+        except FedmtlError as error:
+            return refusal(message, str(error))
+
+    def _asked(self, message: Message) -> tuple[int, list[int], Params]:
+        about = message.content.config_records[ABOUT]
+        arrays = message.content.array_records.get(ARRAYS)
+        mine = set(self.clients)
+        return int(about["round"]), [c for c in about["clients"] if c in mine], to_params(arrays) if arrays else {}
+
+    def _query(self, message: Message) -> Message:
+        data = self.host.federation
+        columns = {"client": self.clients} | {p: data.sizes(p)[self.clients].tolist() for p in ("train", "val", "test")}
+        tasks = [data.tasks[client] for client in self.clients]
+        return answer(message, columns, {"tasks": tasks, "registered": data.clients, "trusted": self.trusted})
+
+    def _train(self, message: Message) -> Message:
+        number, clients, params = self._asked(message)
+        about = message.content.config_records[ABOUT]
+        weight_of = dict(zip(about["clients"], about["weights"], strict=True)) if "weights" in about else None
+        weights = None if weight_of is None else np.array([weight_of[c] for c in clients])
+        out = self.host.train(number, clients, params, weights)
+        columns = {"client": out.clients, "num-examples": self.host.sizes[out.clients].tolist(), "loss": out.loss}
+        failed = {"failed": list(out.failed), "reasons": list(out.failed.values()), "shards": out.shards,
+                  "form": "rows" if weights is None else "sums"}
+        return answer(message, columns, failed, to_arrays(out.rows or out.sums))
+
+    def _evaluate(self, message: Message) -> Message:
+        number, clients, params = self._asked(message)
+        scores = self.host.evaluate(number, clients, params)
+        columns = {"client": clients} | {"/".join(key): values.tolist() for key, values in scores.items()}
+        return answer(message, columns, {"round": number})

@@ -1,0 +1,96 @@
+"""Where private state lives between rounds: in the process that made it, or in a directory of its own, never on the wire."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedmtl.errors import DiskError
+from fedmtl.trees import Params
+
+
+class Store(Protocol):
+    """The private state of some clients; leaves are stacked in the order of the ids asked for."""
+
+    def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
+        """(leaves [K, ...] of the K clients that have state, which of `clients` these are)."""
+
+    def save(self, clients: Sequence[int], state: Params) -> None:
+        """Replaces the state of `clients` by the leaves [len(clients), ...]."""
+
+
+class MemoryStore:
+    """In memory: one tensor a leaf for all clients, grown as clients first appear."""
+
+    def __init__(self) -> None:
+        self._leaves: Params = {}
+        self._row: dict[int, int] = {}
+
+    def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
+        """See Store."""
+        known = [client in self._row for client in clients]
+        rows = torch.tensor([self._row[client] for client in clients if client in self._row], dtype=torch.int64)
+        if not len(rows):
+            return {}, known
+        return {name: leaf.index_select(0, rows.to(leaf.device)) for name, leaf in self._leaves.items()}, known
+
+    def save(self, clients: Sequence[int], state: Params) -> None:
+        """See Store."""
+        if not state:
+            return
+        for client in clients:
+            self._row.setdefault(client, len(self._row))
+        rows = torch.tensor([self._row[client] for client in clients], dtype=torch.int64)
+        for name, leaf in state.items():
+            room = self._room(name, leaf)
+            room.index_copy_(0, rows.to(leaf.device), leaf.detach())
+
+    def _room(self, name: str, leaf: Tensor) -> Tensor:
+        old = self._leaves.get(name)
+        if old is None or len(old) < len(self._row):
+            grown = torch.zeros((max(16, 2 * len(self._row)), *leaf.shape[1:]), dtype=leaf.dtype, device=leaf.device)
+            if old is not None:
+                grown[: len(old)] = old
+            self._leaves[name] = grown
+        return self._leaves[name]
+
+
+class DirectoryStore:
+    """One safetensors file a client in a directory: for processes that end between rounds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def _path(self, client: int) -> Path:
+        return self.directory / f"client-{client:06d}.safetensors"
+
+    def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
+        """See Store. Raises DiskError where a file cannot be read."""
+        known = [self._path(client).exists() for client in clients]
+        found = []
+        for client, there in zip(clients, known, strict=True):
+            if there:
+                try:
+                    found.append(load_file(self._path(client)))
+                except Exception as error:  # safetensors raises a bare Exception type of its own
+                    raise DiskError(f"{self._path(client)}: the private state of client {client} cannot be read: {error}") from error
+        if not found:
+            return {}, known
+        return {name: torch.stack([one[name] for one in found]) for name in found[0]}, known
+
+    def save(self, clients: Sequence[int], state: Params) -> None:
+        """See Store. A file is replaced in one step, so a reader never sees half of one."""
+        if not state:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for slot, client in enumerate(clients):
+            path = self._path(client)
+            draft = path.with_suffix(f".{os.getpid()}.tmp")
+            save_file({name: leaf[slot].contiguous() for name, leaf in state.items()}, draft)
+            draft.replace(path)

@@ -1,0 +1,86 @@
+"""The round loop: the same in every runtime, because all it knows is a Flower Grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+
+from fedmtl.run.results import RunDirectory
+from fedmtl.scenario import Scenario
+from fedmtl.server.messages import to_params
+from fedmtl.server.strategy import MethodStrategy, Round
+from fedmtl.tasks.objectives import Objective
+from fedmtl.trees import Params
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the console says of one round."""
+
+    round: int
+    loss: float
+    score: float
+    worst10: float
+    sampled: int
+    failed: int
+    bytes_up: int
+    bytes_down: int
+    bytes_evaluate: int
+    seconds: float
+
+
+Listener = Callable[[Line], None]
+
+
+def worst_tenth(values: np.ndarray, direction: str) -> float:
+    """The mean over the worst tenth of the clients, at least one."""
+    ordered = np.sort(values[~np.isnan(values)])
+    count = max(1, int(np.ceil(len(ordered) / 10)))
+    if not len(ordered):
+        return float("nan")
+    return float((ordered[:count] if direction == "max" else ordered[-count:]).mean())
+
+
+def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objective: Objective, files: RunDirectory,
+               listen: Listener) -> Params:
+    """Every round of a scenario; returns the server's last state. See server.strategy for the errors."""
+    arrays, config = strategy.initial_arrays(), ConfigRecord()
+    roster = strategy.join(grid)
+    for number in range(1, scenario.rounds + 1):
+        start = time.perf_counter()
+        timeout = scenario.runtime.timeout
+        replies = grid.send_and_receive(strategy.configure_train(number, arrays, config, grid), timeout=timeout)
+        trained = time.perf_counter()
+        arrays = strategy.aggregate_train(number, replies)[0] or arrays
+        aggregated = time.perf_counter()
+        messages = list(strategy.configure_evaluate(number, arrays, config, grid))
+        if messages:
+            strategy.aggregate_evaluate(number, grid.send_and_receive(messages, timeout=timeout))
+        end = time.perf_counter()
+        now = strategy.rounds.pop(number)
+        files.scores(now, objective.metrics, roster.tasks, roster.sizes)
+        seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated, "total": end - start}
+        line = line_of(now, objective, seconds["total"])
+        files.journal("round", round=number, seconds=seconds, sampled=len(now.sampled), accepted=len(now.accepted),
+                      bytes={"up": now.bytes_up, "down": now.bytes_down, "evaluate": now.bytes_evaluate},
+                      rejected=[{"client": c, "reason": why} for c, why in sorted(now.rejected.items())],
+                      train_loss=None if np.isnan(line.loss) else line.loss)
+        listen(line)
+    return to_params(arrays)
+
+
+def line_of(now: Round, objective: Objective, seconds: float) -> Line:
+    """A round in one line: the headline model's mean and worst tenth, on validation rows where there are any, else test."""
+    primary = next(iter(objective.metrics))
+    values = next((now.scores[part, model, primary] for part in ("val", "test", "train") for model in ("adapted", "personal")
+                   if (part, model, primary) in now.scores and not np.isnan(now.scores[part, model, primary]).all()), None)
+    losses = np.array([now.loss[c] for c in sorted(now.loss)])
+    return Line(now.number, float(losses.mean()) if len(losses) else float("nan"),
+                float(np.nanmean(values)) if values is not None else float("nan"),
+                worst_tenth(values, objective.metrics[primary]) if values is not None else float("nan"),
+                len(now.sampled), len(now.rejected), now.bytes_up, now.bytes_down, now.bytes_evaluate, seconds)

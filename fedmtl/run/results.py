@@ -1,0 +1,107 @@
+"""The run directory: written line by line while the run goes on, read by report/ and by nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from fedmtl.errors import DiskError
+from fedmtl.report import metrics
+from fedmtl.scenario import Scenario
+from fedmtl.server.strategy import Round
+from fedmtl.tasks.task import PARTS, Federation
+from fedmtl.trees import Params
+
+
+def checksum(params: Params) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of parameters, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        array = params[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def next_directory(root: Path, stem: str) -> Path:
+    """`root/stem`, or the first `root/stem-N` that does not exist."""
+    number = 1
+    while (path := root / (stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return path
+
+
+@dataclass
+class RunDirectory:
+    """A run's files. Raises DiskError where the directory already holds a run or cannot be written."""
+
+    path: Path
+    _files: dict[str, IO[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.path / "scenario.toml").exists():
+            raise DiskError(f"{self.path} already holds a run; choose another --out, or remove it first")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._files = {name: (self.path / f"{name}.jsonl").open("w", encoding="utf-8") for name in ("metrics", "journal")}
+        except OSError as error:
+            raise DiskError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def begin(self, scenario: Scenario, federation: Federation, primary: str) -> None:
+        """Writes the resolved scenario and the split."""
+        from fedmtl.tasks.federation import label_counts, mean_js_divergence
+
+        self.write("scenario.toml", scenario.to_toml())
+        counts = label_counts(federation) if federation.classes else None
+        clients = [{"client": c, "task": federation.tasks[c], **{p: int(federation.sizes(p)[c]) for p in PARTS},
+                    "labels": None if counts is None else counts[c].tolist()} for c in range(federation.clients)]
+        jsd = None if counts is None else mean_js_divergence(counts)
+        self.write("split.json", json.dumps({"classes": list(federation.classes), "clients": clients, "jsd": jsd,
+                                             "primary": primary}))
+        self.journal("start", name=scenario.name)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file whole."""
+        try:
+            (self.path / name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DiskError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+    def _append(self, file: str, entry: Mapping[str, Any]) -> None:
+        try:
+            self._files[file].write(json.dumps(entry) + "\n")
+            self._files[file].flush()
+        except OSError as error:
+            raise DiskError(f"{self.path / file}.jsonl cannot be written: {error.strerror}") from error
+
+    def journal(self, event: str, **entry: Any) -> None:
+        """One line of the journal, with the time."""
+        self._append("journal", {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry})
+
+    def scores(self, now: Round, directions: Mapping[str, str], tasks: list[str], sizes: Mapping[str, Any]) -> None:
+        """One line for every (part, model, metric) of a round."""
+        for (part, model, metric), values in now.scores.items():
+            self._append("metrics", {
+                "round": now.number, "split": part, "model": model, "metric": metric, "direction": directions[metric],
+                "client": now.scored, "task": [tasks[c] for c in now.scored],
+                "value": [None if np.isnan(v) else v for v in values.tolist()], "n": sizes[part][now.scored].tolist()})
+
+    def finish(self, scenario: Scenario, state: Params, primary: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the last checkpoint and summary.json; returns the summary."""
+        for file in self._files.values():
+            file.close()
+        (self.path / "checkpoint").mkdir(exist_ok=True)
+        save_file({k: v.contiguous() for k, v in state.items()}, self.path / "checkpoint" / "shared.safetensors")
+        frame = metrics.load_metrics(self.path)
+        summary = {"name": scenario.name, "algorithm": scenario.algorithm.name, "seed": scenario.seed,
+                   "rounds": scenario.rounds, **extra, "checksum": checksum(state), **metrics.summarise(frame, primary)}
+        self.write("summary.json", json.dumps(summary, indent=2))
+        return summary

@@ -1,0 +1,153 @@
+"""From a scenario to a finished, reported run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from flwr.serverapp import Grid
+
+from fedmtl.client.store import MemoryStore
+from fedmtl.run.console import RoundLines
+from fedmtl.run.engine import Line, run_rounds
+from fedmtl.run.results import RunDirectory, next_directory
+from fedmtl.run.truth import truth_scores
+from fedmtl.runtime.choose import choose
+from fedmtl.runtime.cohort import Host, device_of, federation_of
+from fedmtl.scenario import Scenario, load_scenario
+from fedmtl.server.strategy import MethodStrategy
+from fedmtl.tasks.task import Federation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its directory, and summary.json as a dict."""
+
+    path: Path
+    summary: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> RunResult:
+        """The result of a run that has ended."""
+        return cls(path, json.loads((path / "summary.json").read_text(encoding="utf-8")))
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Every score of every client and round, as one long data frame."""
+        from fedmtl.report.metrics import load_metrics
+
+        return load_metrics(self.path)
+
+
+def resolve(scenario: Scenario, federation: Federation) -> Scenario:
+    """The scenario with every "auto" of where and how it runs settled, so that it can be repeated."""
+    kind, workers = choose(scenario, federation)
+    scope = scenario.evaluation.clients
+    if scope == "auto":
+        scope = "all" if federation.clients <= 1000 else "sampled"
+    width = Host(scenario, federation, MemoryStore()).width
+    settled = {"kind": kind, "workers": workers, "device": device_of(scenario).type, "cohort": width}
+    return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update=settled),
+                                       "evaluation": scenario.evaluation.model_copy(update={"clients": scope})})
+
+
+def run(scenario: str | Path | Scenario, overrides: Mapping[str, Any] | list[str] | tuple[str, ...] = (), *,
+        out: str | Path | None = None, quiet: bool = True, verbose: bool = False) -> RunResult:
+    """Runs a scenario to its end and returns its result.
+
+    scenario: a path, the name of a shipped scenario, or a Scenario. overrides: {"algorithm.name": "ditto", "rounds": 20}, or
+    key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines.
+    Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
+    """
+    begin = time.perf_counter()
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario, overrides)
+    federation = federation_of(scenario)
+    scenario = resolve(scenario, federation)
+    files = RunDirectory(Path(out) if out is not None else next_directory(Path("runs"), stem_of(scenario)))
+    if scenario.runtime.kind == "flower":
+        from fedmtl.runtime.flower import simulate
+
+        return simulate(scenario, lambda grid: conduct(scenario, federation, grid, files, begin, quiet=quiet), verbose=verbose)
+    with one_thread():
+        grid = open_grid(scenario, federation, verbose=verbose)
+        try:
+            return conduct(scenario, federation, grid, files, begin, quiet=quiet)
+        finally:
+            grid.close()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: small matrices lose by more, and sums do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def stem_of(scenario: Scenario) -> str:
+    """What a run is called where nobody names it."""
+    return f"{scenario.name}-{scenario.algorithm.name}-seed{scenario.seed}".replace("/", "-").replace(":", "-")
+
+
+def open_grid(scenario: Scenario, federation: Federation, *, verbose: bool = False) -> Any:
+    """The grid of a resolved scenario that runs inline or on Ray."""
+    if scenario.runtime.kind == "ray":
+        from fedmtl.runtime.ray_grid import RayGrid
+
+        return RayGrid(scenario, federation, verbose=verbose)
+    from fedmtl.runtime.inline import InlineGrid
+
+    return InlineGrid(scenario, federation)
+
+
+def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDirectory, begin: float, *,
+            quiet: bool) -> RunResult:
+    """Runs every round of a resolved scenario over any Grid, and writes the run directory and its report.
+
+    begin: time.perf_counter() at which the run's clock started.
+    """
+    plan = Host(scenario, federation, MemoryStore())
+    model = {name: leaf.cpu() for name, leaf in plan.model.items()}
+    strategy = MethodStrategy(scenario, model, plan.wire)
+    primary = next(iter(plan.objective.metrics))
+    files.begin(scenario, federation, primary)
+    spent: list[Line] = []
+    title = (f"{scenario.name}: {scenario.algorithm.name}, {federation.clients} clients, {scenario.rounds} rounds, "
+             f"{scenario.runtime.kind} x {scenario.runtime.workers}, cohorts of {scenario.runtime.cohort}")
+    with RoundLines(title, scenario.rounds, quiet=quiet) as console:
+        strategy.join(grid)
+        started = time.perf_counter() - begin
+
+        def listen(line: Line) -> None:
+            spent.append(line)
+            console(line)
+
+        state = run_rounds(scenario, grid, strategy, plan.objective, files, listen)
+    seconds = {"startup": started, "total": time.perf_counter() - begin,
+               "round_median": float(np.median([line.seconds for line in spent]))}
+    files.journal("end", seconds=seconds)
+    shared = strategy.method.sends(state)
+    truth = truth_scores(shared, federation.truth)
+    summary = files.finish(scenario, shared, primary, {
+        "clients": federation.clients, "task_names": sorted(set(federation.tasks)),
+        "bytes": {way: sum(getattr(line, f"bytes_{way}") for line in spent) for way in ("up", "down", "evaluate")},
+        "seconds": seconds, **({"truth": truth} if truth else {})})
+    from fedmtl.report.html import write_report
+
+    write_report(files.path)
+    return RunResult(files.path, summary)

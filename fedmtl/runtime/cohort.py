@@ -1,0 +1,246 @@
+"""Many clients as one batch: the clients that live in one process, trained and scored a cohort at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedmtl import keys, trees
+from fedmtl.algorithms.steps import Client, Signature
+from fedmtl.client.store import Store
+from fedmtl.errors import PrivacyError, ScenarioError
+from fedmtl.models.base import Layout, make_net, state_of
+from fedmtl.models.stacked import Forward
+from fedmtl.scenario import Scenario
+from fedmtl.server.reduce import ShardSums, deal, order_of
+from fedmtl.server.screen import finite
+from fedmtl.tasks.federation import make_federation
+from fedmtl.tasks.task import PARTS, Federation, PartName, Samples
+from fedmtl.trees import Params
+
+Numbers = npt.NDArray[np.float64]
+EVAL_ROWS = 64
+"""Rows of each client in one evaluation batch: fixed, so that a client's scores do not depend on its neighbours."""
+
+
+def federation_of(scenario: Scenario, only: Sequence[int] | None = None) -> Federation:
+    """The data of a scenario's clients, or of some of them only."""
+    return make_federation(scenario.source, scenario.splits, scenario.transforms, clients=scenario.tasks.clients,
+                           val=scenario.tasks.val, test=scenario.tasks.test, seed=scenario.seed, only=only)
+
+
+def device_of(scenario: Scenario) -> torch.device:
+    """The device of a scenario. Raises ScenarioError where cuda is asked for and there is none."""
+    wanted = scenario.runtime.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ScenarioError("runtime.device", "no CUDA device is available to this build of torch", allowed=["auto", "cpu"])
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass
+class Trained:
+    """What a round of training gave. clients: [K] ids that succeeded, in adding order; failed: id to reason.
+
+    Either rows, leaves [K, ...], or sums of whole shards, leaves [S, ...] in float64 with their shard numbers.
+    """
+
+    clients: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    rows: Params = field(default_factory=dict)
+    sums: Params = field(default_factory=dict)
+    shards: list[int] = field(default_factory=list)
+
+
+Scores = dict[tuple[PartName, str, str], Numbers]
+"""(part, model, metric) to one value a client."""
+
+
+class Host:
+    """The clients that live in one process: their data, their private state, the model and the method."""
+
+    def __init__(self, scenario: Scenario, federation: Federation, store: Store) -> None:
+        self.scenario, self.federation, self.store = scenario, federation, store
+        self.method = scenario.method
+        self.device = device_of(scenario)
+        self.dtype = getattr(torch, scenario.training.dtype)
+        self.objective = scenario.objective(federation.classes)
+        sample = Samples(federation.x[:1], federation.y[:1], federation.classes)
+        net = make_net(scenario.trunk, scenario.head, tuple(federation.x.shape[1:]), self.objective.outputs(sample),
+                       keys.stream(scenario.seed, "model"))
+        net = net.to(self.device, self.dtype)
+        self.signature = Signature(Forward(net), Layout.of(net), self.objective)
+        self.model = state_of(net)
+        self.wire = self.signature.layout.select(self.method.wire)
+        self.width = self.choose_width()
+
+    def choose_width(self) -> int:
+        """Clients in a cohort. "auto" depends on the model and the device alone, never on a clock."""
+        asked = self.scenario.runtime.cohort
+        statistics = [n for n, b in self.signature.forward.net.named_buffers() if b.is_floating_point()]
+        if statistics and asked not in ("auto", 1):
+            raise ScenarioError("runtime.cohort", f"batch statistics ({statistics[0]}) cannot be stacked; use 1, or group or "
+                                f"layer normalisation (got {asked})")
+        if asked != "auto":
+            return asked
+        if statistics or (self.signature.forward.path != "stacked" and self.device.type == "cpu"):
+            return 1
+        parameters = sum(leaf.numel() for leaf in self.model.values())
+        return int(np.clip(2**20 // max(parameters, 1), 1, 64)) if self.device.type == "cpu" else 256
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The pool of inputs, on the device."""
+        x = torch.from_numpy(np.ascontiguousarray(self.federation.x))
+        return x.to(self.device, self.dtype if x.is_floating_point() else x.dtype)
+
+    @cached_property
+    def y(self) -> Tensor:
+        """The pool of targets, on the device."""
+        y = torch.from_numpy(np.ascontiguousarray(self.federation.y))
+        return y.to(self.device, self.dtype if y.is_floating_point() else y.dtype)
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """[clients] train rows of each client."""
+        return self.federation.sizes("train")
+
+    @cached_property
+    def shard(self) -> npt.NDArray[np.int64]:
+        """[clients] the shard of each client."""
+        return deal(self.sizes, self.scenario.runtime.shards)
+
+    def chunks(self, clients: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+        """(clients, slots) of each cohort: `clients` in adding order; slots repeat the last one up to the least width."""
+        least = 1 if self.width == 1 else 2 if self.signature.forward.path == "stacked" else self.width
+        for start in range(0, len(clients), self.width):
+            chunk = list(clients[start : start + self.width])
+            yield chunk, chunk + [chunk[-1]] * (least - len(chunk))
+
+    def client(self, slots: Sequence[int], round: int, purpose: str) -> Client:
+        """The cohort that a method sees."""
+        return Client(self.signature, self.x, self.y, [self.federation.part(c, "train") for c in slots],
+                      keys.stream(self.scenario.seed, purpose, round, np.asarray(slots)), self.scenario.optimizer,
+                      self.scenario.training.batch_size, self.scenario.training.epochs, round)
+
+    def kept(self, client: Client, chunk: Sequence[int], slots: Sequence[int]) -> dict[str, Any]:
+        """The private state of a cohort, made now for clients that have none yet."""
+        found, known = self.store.load(chunk)
+        if all(known) and found:
+            state = found
+        else:
+            state = trees.flatten(self.method.start(client, trees.expand(self.model, len(slots))))
+            state = {name: leaf[: len(chunk)] for name, leaf in state.items()}
+            if found:
+                where = torch.tensor([slot for slot, there in enumerate(known) if there], device=self.device)
+                state = {name: leaf.clone().index_copy_(0, where, found[name].to(self.device)) for name, leaf in state.items()}
+        pad = len(slots) - len(chunk)
+        if pad:
+            state = {name: torch.cat([leaf, leaf[-1:].expand(pad, *leaf.shape[1:])]) for name, leaf in state.items()}
+        return trees.unflatten({name: leaf.to(self.device) for name, leaf in state.items()})
+
+    def received(self, params: Params, slots: Sequence[int]) -> Params:
+        """What every client of a cohort received, with a client axis."""
+        return trees.expand({name: leaf.to(self.device) for name, leaf in params.items()}, len(slots))
+
+    def train(self, round: int, clients: Sequence[int], params: Params, weights: Numbers | None = None) -> Trained:
+        """One round of `clients`; with `weights` [len(clients)] replies are sums over shards, else rows."""
+        weight_of = dict(zip(clients, weights, strict=True)) if weights is not None else {}
+        out, sums, parts = Trained(), ShardSums(self.scenario.runtime.shards), []
+        for chunk, slots in self.chunks(order_of(self.sizes, clients)):
+            done, rows, loss = self._train_chunk(round, chunk, slots, params, out.failed)
+            out.clients += done
+            out.loss += loss
+            if not rows:
+                continue
+            if weights is None:
+                parts.append(rows)
+            else:
+                sums.add(rows, np.array([weight_of[c] for c in done]), self.shard[done])
+        if weights is not None:
+            out.shards = sorted({int(self.shard[c]) for c in out.clients})
+            out.sums = {name: leaf[out.shards] for name, leaf in sums.sums.items()}
+        elif parts:
+            out.rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return out
+
+    def _train_chunk(self, round: int, chunk: list[int], slots: list[int], params: Params,
+                     failed: dict[int, str]) -> tuple[list[int], Params, list[float]]:
+        client = self.client(slots, round, "batches")
+        sent, kept = self.method.local(client, self.received(params, slots), self.kept(client, chunk, slots))
+        self.guard(sent)
+        state = trees.flatten(kept)
+        sent = {name: leaf[: len(chunk)].detach() for name, leaf in sent.items()}
+        state = {name: leaf[: len(chunk)].detach() for name, leaf in state.items()}
+        loss = client.mean_train_loss()[: len(chunk)].tolist()
+        good = finite({**{f"s/{k}": v for k, v in sent.items()}, **state})
+        if not good.all():
+            keep = good.nonzero().flatten()
+            failed |= {c: "diverged: its parameters are not finite" for c, ok in zip(chunk, good.tolist(), strict=True) if not ok}
+            sent, state = ({name: leaf[keep] for name, leaf in tree.items()} for tree in (sent, state))
+            chunk, loss = [chunk[i] for i in keep.tolist()], [loss[i] for i in keep.tolist()]
+        self.store.save(chunk, state)
+        return chunk, sent, loss
+
+    def guard(self, sent: Params) -> None:
+        """Raises PrivacyError where a method is about to send what it does not declare as shared."""
+        leaking = sorted(name for name in sent if name.rsplit("/", 1)[-1] not in self.wire)
+        if leaking:
+            raise PrivacyError(f"method '{self.scenario.algorithm.name}' tried to send {leaking}, but it declares "
+                               f"'{self.method.wire}' as shared")
+
+    def evaluate(self, round: int, clients: Sequence[int], params: Params) -> Scores:
+        """The scores of every model of `clients` (given order) on the scenario's parts, after `round`."""
+        place = {client: i for i, client in enumerate(clients)}
+        out: Scores = {}
+        for chunk, slots in self.chunks(order_of(self.federation.bounds[:, 3] - self.federation.bounds[:, 0], clients)):
+            client = self.client(slots, round, "adapt")
+            received = self.received(params, slots)
+            where = [place[c] for c in chunk]
+            for kind, model in self.models(client, received, self.kept(client, chunk, slots)):
+                for (part, metric), values in self._score(slots, model).items():
+                    column = out.setdefault((part, kind, metric), np.full(len(clients), np.nan))
+                    column[where] = values[: len(chunk)]
+        return out
+
+    def models(self, client: Client, received: Params, kept: dict[str, Any]) -> Iterator[tuple[str, Params]]:
+        """("global", ...) where what is shared is a whole model, ("personal", ...), and ("adapted", ...) where the method adapts."""
+        names = self.signature.layout.names
+        if set(names) <= set(received):
+            yield "global", {name: received[name] for name in names}
+        personal = self.method.personal(received, kept)
+        yield "personal", {name: personal[name] for name in names}
+        if self.method.adapts:
+            yield "adapted", self.method.adapt(client, {name: personal[name] for name in names})
+
+    @torch.no_grad()
+    def _score(self, slots: list[int], model: Params) -> dict[tuple[PartName, str], Numbers]:
+        parts = [part for part in PARTS if part in self.scenario.evaluation.parts]
+        rows = [np.concatenate([self.federation.part(c, part) for part in parts]) for c in slots]
+        counts = np.array([[len(self.federation.part(c, part)) for part in parts] for c in slots])
+        ends = counts.cumsum(1)
+        totals: dict[str, Tensor] = {}
+        for start in range(0, max(len(r) for r in rows), EVAL_ROWS):
+            index = np.zeros((len(slots), EVAL_ROWS), np.int64)
+            for slot, r in enumerate(rows):
+                piece = r[start : start + EVAL_ROWS]
+                index[slot, : len(piece)] = piece
+            position = np.arange(start, start + EVAL_ROWS)
+            mask = (position < ends[..., None]) & (position >= (ends - counts)[..., None])
+            flat = torch.from_numpy(index).flatten().to(self.device)
+            x = self.x.index_select(0, flat).unflatten(0, index.shape)
+            y = self.y.index_select(0, flat).unflatten(0, index.shape)
+            weight = torch.from_numpy(mask).to(self.device, self.dtype)
+            for name, values in self.objective.rows(self.signature.forward(model, x), y).items():
+                totals[name] = totals.get(name, 0) + (values.unsqueeze(1) * weight).sum(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = {name: t.double().cpu().numpy() / counts for name, t in totals.items()}
+        scores = self.objective.scores(means)
+        return {(part, metric): values[:, i] for metric, values in scores.items() for i, part in enumerate(parts)}

@@ -1,0 +1,30 @@
+"""All clients in this process: nothing to start, nothing to wait for, a debugger reaches everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flwr.app import Message
+
+from fedmtl.client.handler import Handler
+from fedmtl.client.store import MemoryStore
+from fedmtl.runtime.cohort import Host
+from fedmtl.runtime.grid import OwnGrid
+from fedmtl.scenario import Scenario
+from fedmtl.tasks.task import Federation
+
+
+class InlineGrid(OwnGrid):
+    """One node that holds every client."""
+
+    def __init__(self, scenario: Scenario, federation: Federation) -> None:
+        super().__init__()
+        self.handler = Handler(Host(scenario, federation, MemoryStore()), range(federation.clients), trusted=True)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The one node."""
+        return [1]
+
+    def ask(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """Handles the messages one after the other."""
+        return [self.handler(message) for message in messages]

@@ -1,0 +1,83 @@
+"""Between parameters and Flower's messages. Every private name of Flower that fedmtl needs is used in this file alone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedmtl.trees import Params
+
+ARRAYS, ABOUT, CLIENTS = "arrays", "about", "clients"
+"""The records of a message: parameters, what is asked or answered, and one list a column with a value for each client."""
+
+FAILED, LEAKED = 1000, 1001
+"""Codes of error replies: the node could not answer; a method tried to send what is private."""
+
+
+def empty_run() -> Run:
+    """A run for a grid of our own; sets the identity that Flower's messages want of the sending process."""
+    run = Run.create_empty(run_id=uuid.uuid4().int & (2**62 - 1))
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run.run_id, 1, 1
+    return run
+
+
+def set_message_id(message: Message) -> str:
+    """Gives a message the id by which its reply is recognised."""
+    message.metadata.__dict__["_message_id"] = name = uuid.uuid4().hex
+    return name
+
+
+def to_arrays(params: Params) -> ArrayRecord:
+    """Parameters as Flower's record, names kept."""
+    return ArrayRecord({name: Array(leaf.detach().cpu().contiguous().numpy()) for name, leaf in params.items()})
+
+
+def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
+    """Flower's record as numpy arrays. Raises ValueError where bytes are no arrays; never unpickles."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def to_params(record: ArrayRecord) -> Params:
+    """Flower's record as parameters."""
+    return {name: torch.from_numpy(array) for name, array in to_numpy(record).items()}
+
+
+def request(kind: str, node: int, about: Mapping[str, Any], arrays: ArrayRecord | None = None) -> Message:
+    """A message to a node. kind: query, train or evaluate; about: scalars and lists of scalars."""
+    records = RecordDict({ABOUT: ConfigRecord(dict(about))})
+    if arrays is not None:
+        records[ARRAYS] = arrays
+    return Message(records, dst_node_id=node, message_type=kind, group_id=str(about.get("round", "")))
+
+
+def answer(message: Message, columns: Mapping[str, Sequence[int] | Sequence[float]], about: Mapping[str, Any],
+           arrays: ArrayRecord | None = None) -> Message:
+    """The reply to a message. columns: lists with one value for each client, in one order."""
+    records = RecordDict({CLIENTS: MetricRecord({name: list(column) for name, column in columns.items()}),
+                          ABOUT: ConfigRecord(dict(about))})
+    if arrays is not None:
+        records[ARRAYS] = arrays
+    return Message(records, reply_to=message)
+
+
+def refusal(message: Message, reason: str, code: int = FAILED) -> Message:
+    """The reply of a node that cannot answer."""
+    return Message(Error(code=code, reason=reason), reply_to=message)
+
+
+def size_of(params: Params) -> int:
+    """Bytes of the numbers in parameters."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in params.values())
+
+
+def column(records: RecordDict, name: str) -> npt.NDArray[Any]:
+    """One column of a reply. Raises KeyError where it is absent."""
+    return np.asarray(records.metric_records[CLIENTS][name])

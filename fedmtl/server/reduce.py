@@ -1,0 +1,66 @@
+"""Weighted sums over clients whose bits do not depend on who computes them.
+
+Clients are dealt to a fixed number of shards, by size and id alone. Inside a shard, rows are added one by one in float64, large
+clients first; shards are added in their order. A worker that holds whole shards may send their sums instead of its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedmtl.trees import Params
+
+
+def deal(sizes: npt.NDArray[np.int64], shards: int) -> npt.NDArray[np.int64]:
+    """[clients] the shard of each client: by falling size, back and forth over the shards, so that they are even."""
+    order = np.lexsort((np.arange(len(sizes)), -sizes))
+    turn = np.arange(len(sizes)) % (2 * shards)
+    shard = np.empty(len(sizes), np.int64)
+    shard[order] = np.where(turn < shards, turn, 2 * shards - 1 - turn)
+    return shard
+
+
+def order_of(sizes: npt.NDArray[np.int64], clients: Sequence[int]) -> list[int]:
+    """`clients` in the order in which they are added: by falling size, then by id."""
+    return sorted(clients, key=lambda client: (-int(sizes[client]), client))
+
+
+@dataclass
+class ShardSums:
+    """Sums of weighted rows, [shards, ...] in float64 for each leaf. Add rows in the order of `order_of`."""
+
+    shards: int
+    sums: Params = field(default_factory=dict)
+
+    def add(self, rows: Mapping[str, Tensor], weights: npt.NDArray[np.float64], shard: npt.NDArray[np.int64]) -> None:
+        """Adds rows [K, ...] with weights [K] to the sums of their shards [K]."""
+        index, weight = torch.from_numpy(shard), torch.from_numpy(weights)
+        for name, leaf in rows.items():
+            flat = leaf.detach().to("cpu", torch.float64).flatten(1)
+            if name not in self.sums:
+                self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
+            self.sums[name].view(self.shards, -1).index_add_(0, index, flat * weight.unsqueeze(1))
+
+    def merge(self, shard: Sequence[int], sums: Mapping[str, Tensor]) -> None:
+        """Takes over the sums [len(shard), ...] of whole shards from whoever computed them."""
+        index = torch.tensor(shard, dtype=torch.int64)
+        for name, leaf in sums.items():
+            if name not in self.sums:
+                self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
+            self.sums[name].index_add_(0, index, leaf)
+
+    def total(self) -> Params:
+        """The sum over the shards, in their order, in float64."""
+        out: Params = {}
+        for name, leaf in self.sums.items():
+            total = leaf[0].clone()
+            for part in leaf[1:]:
+                total += part
+            out[name] = total
+        return out
