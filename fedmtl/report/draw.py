@@ -1,0 +1,164 @@
+"""Figures as themed SVG: small, without scripts, and readable on light and on dark ground.
+
+Figures are drawn in the light colours. In the SVG each of them becomes a CSS variable with that colour as fallback: a
+page sets its own, and a file by itself follows the reader's preference. pyplot is never imported: no global figures.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fedmtl.report.words import is_share
+
+# Okabe and Ito's palette, for light ground and lifted for dark. Yellow and black are left out.
+INK, MUTED, RULE = "#1b1f24", "#59626d", "#d9dde1"
+PAPER = "#fdfdfe"
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+DARK = {
+    INK: "#e7eaed", MUTED: "#a2abb5", RULE: "#343b43", PAPER: "#14171b", BLUE: "#5ab1ea", VERMILLION: "#ff8d47",
+    GREEN: "#2fc69b", PURPLE: "#e3a3c6", ORANGE: "#f2b632", SKY: "#9fd8fb",
+}  # fmt: skip
+NAMES = {
+    INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper", BLUE: "blue", VERMILLION: "vermillion",
+    GREEN: "green", PURPLE: "purple", ORANGE: "orange", SKY: "sky",
+}  # fmt: skip
+
+WIDTH = 4.4  # inches: near the width of a phone, so that text stays readable where the figure is scaled to fit one
+_RC = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a task may be called $x$
+    "path.simplify": True,
+    "path.simplify_threshold": 0.5,
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure and what it says in words and numbers, for those who do not see it."""
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+    header: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+    @cached_property
+    def _drawn(self) -> str:
+        return _svg(self.figure, self.name)
+
+    def inline(self) -> str:
+        """The SVG for a page that sets the colours."""
+        return f'<svg role="img" aria-label="{escape(self.alt)}" {self._drawn}'
+
+    def standalone(self) -> str:
+        """The SVG as a file of its own."""
+        light, dark = (";".join(f"--{NAMES[c]}:{shade(c)}" for c in NAMES) for shade in (str, DARK.__getitem__))
+        style = (
+            f"<style>svg{{{light};font-family:system-ui,sans-serif}}"
+            f"@media(prefers-color-scheme:dark){{svg{{{dark}}}.cells{{filter:brightness(1.25)}}}}"
+            "image{image-rendering:pixelated}*{stroke-linejoin:round}</style>"
+        )
+        told = f"{style}<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
+        return "<svg " + self._drawn.replace(">", f">{told}", 1)
+
+    def write_png(self, path: Path) -> None:
+        """The figure as a PNG on light ground."""
+        with styled(), _quiet_glyphs():
+            self.figure.savefig(path, format="png", dpi=200, facecolor="white")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Drawing inside this block follows our settings and no others; they are put back afterwards."""
+    with matplotlib.style.context(["default", _RC]):
+        yield
+
+
+def blank(height: float = 2.8, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty figure with one quiet pair of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.tick_params(colors=MUTED, length=0)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(MUTED)
+    return figure, axes
+
+
+def by_round(axes: Axes) -> None:
+    """Rounds along the x axis."""
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    low, high = axes.get_xlim()
+    if high - low < 1:  # a single round
+        axes.set_xlim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    axes.set_xlabel("round")
+
+
+def in_units(axis: Axis, metric: str) -> None:
+    """Ticks as the scores are written: shares in per cent."""
+    if is_share(metric):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
+
+
+def legend(axes: Axes, columns: int) -> None:
+    """What the colours mean, above the axes."""
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns, frameon=False, labelcolor=MUTED,
+        handlelength=1.6, columnspacing=1.4, borderpad=0.1,
+    )  # fmt: skip
+
+
+def some(count: int) -> list[int]:
+    """About a dozen evenly spaced places among `count`, first and last included: the rows that stand for a curve."""
+    return sorted({round(i * (count - 1) / 11) for i in range(12)}) if count > 12 else list(range(count))
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure's SVG from after `<svg `: themed, without metadata, style or ids that can collide."""
+    buffer = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.hashsalt": name}), _quiet_glyphs():
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg ") + 5 :]
+    svg = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'font-family: [^;"]*;? ?', "", svg)  # the page's own typeface is used
+    svg = re.sub(r'font: [^;"]*?([\d.]+px) [^;"]*', r"font-size: \1", svg)
+    for colour, variable in NAMES.items():
+        svg = svg.replace(f": {colour}", f": var(--{variable}, {colour})")
+    return re.sub(r"\n\s*", "\n", svg).replace("<image ", '<image class="cells" ')
+
+
+@contextmanager
+def _quiet_glyphs() -> Iterator[None]:
+    """A name in a script that matplotlib's own font lacks is no fault: the reader's browser has it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -1,0 +1,131 @@
+"""The tables of the terminal: how a run ended, and who holds which data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fedmtl.report import words
+from fedmtl.report.metrics import MODELS
+
+COLUMNS = ("mean", "weighted mean", "std", "worst 10 %", "best 10 %")
+FIELDS = ("mean", "weighted_mean", "std", "worst10", "best10")
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_MANY, _SHOWN, _WIDEST = 40, 15, 32
+
+
+def model_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, list[str]]]:
+    """(metric, when, model, five numbers) for every metric, both reported rounds and every model kind."""
+    headline = summary.get("test_model", "personal")
+    last = summary.get("test_models") or {headline: summary["test"]}
+    at_best = summary.get("test_models_at_best_val") or {}
+    if not at_best and summary.get("test_at_best_val"):
+        fields = summary["test_at_best_val"]
+        at_best = {"round": fields["round"], headline: {k: v for k, v in fields.items() if k != "round"}}
+    final = summary.get("test_round", summary["rounds"])
+    moments = [(f"{final}, the last", last)]
+    if at_best and at_best["round"] == final:
+        moments = [(f"{final}, the last, and chosen by validation", last)]
+    elif at_best:
+        moments.append((f"{at_best['round']}, chosen by validation", at_best))
+    metrics = list(dict.fromkeys(metric for model in MODELS for metric in last.get(model, {})))
+    return [
+        (metric, when, model, [words.score(metric, found[model][metric][field]) for field in FIELDS])
+        for metric in metrics
+        for when, found in moments
+        for model in MODELS
+        if metric in found.get(model, {})
+    ]
+
+
+def final_table(summary: dict[str, Any]) -> Table:
+    """How the run ended: each model kind and metric, at the last round and at the one validation chose."""
+    table = Table(title=_title(summary), caption=_costs(summary), title_justify="left", caption_justify="left")
+    for name in ("test metric", "round", "model"):
+        table.add_column(name)
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    before: tuple[str, str] | None = None
+    for metric, when, model, numbers in model_rows(summary):
+        if before is not None and before[0] != metric:
+            table.add_section()
+        shown = (metric if before is None or before[0] != metric else "", when if before != (metric, when) else "")
+        table.add_row(*(Text(cell) for cell in (*shown, model, *numbers)))
+        before = (metric, when)
+    return table
+
+
+def final_text(summary: dict[str, Any]) -> str:
+    """The same as plain text, every row complete, for pipes and log files."""
+    rows: list[tuple[str, ...]] = [("test metric", "round", "model", *COLUMNS)]
+    rows += [(metric, when, model, *numbers) for metric, when, model, numbers in model_rows(summary)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    forms = [f"{{:{'<' if i < 3 else '>'}{width}}}" for i, width in enumerate(widths)]
+    lines = ["  ".join(form.format(cell) for form, cell in zip(forms, row, strict=True)) for row in rows]
+    return "\n".join([_title(summary).plain, *(line.rstrip() for line in lines), _costs(summary).plain])
+
+
+def split_table(split: dict[str, Any]) -> Table:
+    """Who holds which data: one row a client, or head, tail and the sums where there are many."""
+    clients, classes = split["clients"], [str(name) for name in split.get("classes") or []]
+    labelled = any(client.get("labels") for client in clients)
+    table = Table(caption=_split_caption(split, classes), caption_justify="left")
+    for name in ("client", "task", "train", "val", "test"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    if labelled:
+        table.add_column("classes", no_wrap=True)
+    many = len(clients) > _MANY
+    for client in clients[:_SHOWN] if many else clients:
+        table.add_row(*_split_row(client, labelled))
+    if many:
+        table.add_row("…", f"{len(clients) - 2 * _SHOWN} more")
+        for client in clients[-_SHOWN:]:
+            table.add_row(*_split_row(client, labelled))
+        table.add_section()
+        totals = [str(sum(client[part] for client in clients)) for part in ("train", "val", "test")]
+        table.add_row("all", words.several(len({client["task"] for client in clients}), "task"), *totals)
+    return table
+
+
+def bars(counts: Sequence[float]) -> str:
+    """Counts as a row of blocks, one a class (neighbours summed beyond 32); a class that is absent stays blank."""
+    step = -(-len(counts) // _WIDEST)
+    heights = [sum(counts[i : i + step]) for i in range(0, len(counts), step or 1)]
+    most = max(heights, default=0)
+    return "".join(_BLOCKS[min(7, int(8 * height / most))] if height else "·" for height in heights)
+
+
+def _split_row(client: dict[str, Any], labelled: bool) -> list[Text]:
+    cells = [str(client["client"]), str(client["task"]), *(str(client[part]) for part in ("train", "val", "test"))]
+    return [Text(cell) for cell in (*cells, *([bars(client.get("labels") or [])] if labelled else []))]
+
+
+def _split_caption(split: dict[str, Any], classes: list[str]) -> Text:
+    said = [f"{len(classes)} classes: {words.shortened(', '.join(classes), 60)}"] if classes else []
+    if split.get("jsd") is not None:
+        said.append(f"Jensen-Shannon divergence between clients' labels {split['jsd']:.3f} (0 is alike)")
+    return Text("\n".join(said))
+
+
+def _title(summary: dict[str, Any]) -> Text:
+    held = ", ".join(words.several(_count(summary[f"{noun}s"]), noun) for noun in ("client", "task"))
+    rounds = words.several(summary["rounds"], "round")
+    return Text(f"{summary['name']}: {summary['algorithm']}, {held}, {rounds}, seed {summary['seed']}")
+
+
+def _costs(summary: dict[str, Any]) -> Text:
+    sent, seconds = summary.get("bytes") or {}, summary.get("seconds") or {}
+    said = []
+    if sent:
+        said.append(f"sent up {words.size(sent.get('up'))}, down {words.size(sent.get('down'))}")
+    if seconds:
+        parts = (("total", "in all"), ("round_median", "a round"), ("startup", "to start"))
+        said.append(", ".join(f"{words.duration(seconds.get(part))} {name}" for part, name in parts))
+    return Text("; ".join(said))
+
+
+def _count(held: Any) -> int:
+    return held if isinstance(held, int) else len(held)
