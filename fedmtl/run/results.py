@@ -17,6 +17,7 @@ from fedmtl.errors import DiskError
 from fedmtl.report import metrics
 from fedmtl.scenario import Scenario
 from fedmtl.server.strategy import Round
+from fedmtl.tasks.federation import label_counts, mean_js_divergence
 from fedmtl.tasks.task import PARTS, Federation
 from fedmtl.trees import Params
 
@@ -39,6 +40,16 @@ def next_directory(root: Path, stem: str) -> Path:
     return path
 
 
+def split_of(federation: Federation, primary: str) -> dict[str, Any]:
+    """What split.json holds: classes, every client's task, counts and labels, the divergence, the metric that decides."""
+    counts = label_counts(federation) if federation.classes else None
+    sizes = {part: federation.sizes(part).tolist() for part in PARTS}
+    clients = [{"client": c, "task": task, **{part: sizes[part][c] for part in PARTS},
+                "labels": None if counts is None else counts[c].tolist()} for c, task in enumerate(federation.tasks)]
+    return {"classes": list(federation.classes), "clients": clients, "primary": primary,
+            "jsd": None if counts is None else mean_js_divergence(counts)}
+
+
 @dataclass
 class RunDirectory:
     """A run's files. Raises DiskError where the directory already holds a run or cannot be written."""
@@ -57,15 +68,8 @@ class RunDirectory:
 
     def begin(self, scenario: Scenario, federation: Federation, primary: str) -> None:
         """Writes the resolved scenario and the split."""
-        from fedmtl.tasks.federation import label_counts, mean_js_divergence
-
         self.write("scenario.toml", scenario.to_toml())
-        counts = label_counts(federation) if federation.classes else None
-        clients = [{"client": c, "task": federation.tasks[c], **{p: int(federation.sizes(p)[c]) for p in PARTS},
-                    "labels": None if counts is None else counts[c].tolist()} for c in range(federation.clients)]
-        jsd = None if counts is None else mean_js_divergence(counts)
-        self.write("split.json", json.dumps({"classes": list(federation.classes), "clients": clients, "jsd": jsd,
-                                             "primary": primary}))
+        self.write("split.json", json.dumps(split_of(federation, primary)))
         self.journal("start", name=scenario.name)
 
     def write(self, name: str, text: str) -> None:

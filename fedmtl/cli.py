@@ -1,0 +1,154 @@
+"""The command line: `fedmtl run quickstart`. Commands only parse, call and print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedmtl.errors import FedmtlError, ScenarioError
+
+app = typer.Typer(help="Federated multi-task learning, simulated.", no_args_is_help=True, add_completion=False,
+                  rich_markup_mode=None, pretty_exceptions_enable=False)
+
+ScenarioArgument = Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one (fedmtl ls scenarios).")]
+OverridesArgument = Annotated[list[str] | None, typer.Argument(help="key=value words, for example algorithm.name=ditto rounds=20.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="The directory to write; by default a new one under runs/.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what Flower and Ray log.")]
+
+
+@app.command()
+def run(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: OutOption = None, as_json: JsonOption = False,
+        verbose: VerboseOption = False) -> None:
+    """Run a scenario to its end: progress here, results in a run directory."""
+    from fedmtl.run import runner
+
+    finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose)
+    _finish(finished.path, finished.summary, as_json)
+
+
+def _finish(path: Path, summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"out": str(path), **summary}))
+        return
+    from rich.console import Console
+
+    from fedmtl.report.tables import final_table, final_text
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(final_table(summary))
+    else:
+        print(final_text(summary))
+    print(f"report: {path / 'report.html'}")
+
+
+@app.command()
+def deploy(scenario: ScenarioArgument, overrides: OverridesArgument = None,
+           clients: Annotated[int, typer.Option(help="How many client processes.", min=1)] = 3, out: OutOption = None,
+           as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Run a scenario as real processes on this machine: a SuperLink, and a SuperNode for each client."""
+    from fedmtl.run.results import next_directory
+    from fedmtl.run.runner import stem_of
+    from fedmtl.runtime import processes
+    from fedmtl.scenario import load_scenario
+
+    chosen = load_scenario(scenario, [*(overrides or []), f"tasks.clients={clients}"])
+    target = out or next_directory(Path("runs"), f"{stem_of(chosen)}-deploy")
+    finished = processes.deploy(chosen, clients, target, verbose=verbose)
+    _finish(finished.path, finished.summary, as_json)
+
+
+@app.command()
+def show(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: OutOption = None) -> None:
+    """Show who has what: each client's task and samples, how non-IID the split is, what a round moves."""
+    from rich.console import Console
+
+    from fedmtl.report.plots import save_heat_map
+    from fedmtl.report.tables import split_table
+    from fedmtl.run.preview import preview
+
+    split, costs = preview(scenario, overrides or [])
+    console = Console(highlight=False)
+    console.print(split_table(split))
+    print(f"a round moves {costs['down']:,} bytes down and {costs['up']:,} bytes up "
+          f"({costs['clients']} clients, {costs['parameters']:,} of {costs['model']:,} parameters shared)")
+    target = (out or Path("runs") / f"{Path(scenario).stem}-split")
+    target.mkdir(parents=True, exist_ok=True)
+    print(f"heat map: {save_heat_map(split, target / 'split.png')}")
+
+
+@app.command()
+def check(scenario: ScenarioArgument, overrides: OverridesArgument = None) -> None:
+    """Check that a scenario can run, its data and split included, without running it."""
+    from fedmtl.run.preview import preview
+
+    split, _ = preview(scenario, overrides or [])
+    print(f"{scenario}: can run, {len(split['clients'])} clients")
+
+
+@app.command("ls")
+def list_kinds(kind: Annotated[str, typer.Argument(help="algorithms, scenarios, sources, splits, transforms, ...")] = "algorithms",
+               match: Annotated[str, typer.Argument(metavar="[FILTER]", help="Only names or lines that contain this.")] = "",
+               as_json: JsonOption = False) -> None:
+    """List what a scenario can choose from: name, one line, paper."""
+    from fedmtl.listing import items
+
+    found = [item for item in items(kind) if match.lower() in " ".join(item.values()).lower()]
+    if as_json:
+        print(json.dumps({"kind": kind, "items": found}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("name", "summary", "paper"):
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
+    for item in found:
+        table.add_row(item["name"], item["summary"], item["paper"])
+    Console(highlight=False).print(table)
+
+
+@app.command("cp")
+def copy(name: ScenarioArgument, file: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Copy a shipped scenario to a file of your own, to change it."""
+    from fedmtl.scenario import shipped
+
+    known = shipped()
+    if name not in known:
+        raise ScenarioError(name, "no shipped scenario of that name", allowed=known, got=name)
+    if file.exists():
+        raise ScenarioError(str(file), "exists already; it is not overwritten")
+    shutil.copyfile(known[name], file)
+    print(f"wrote {file}; run it with: fedmtl run {file}")
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]) -> None:
+    """Write the report page of runs again, from their directories alone."""
+    from fedmtl.report.html import write_report
+
+    for path in runs:
+        print(write_report(path))
+
+
+def main() -> None:
+    """The `fedmtl` command. A user's mistake is one message and an exit code, never a traceback."""
+    try:
+        app()
+    except FedmtlError as error:
+        print(f"fedmtl: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("fedmtl: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
