@@ -76,8 +76,8 @@ class Chart:
         """The SVG as a file of its own."""
         light, dark = (";".join(f"--{NAMES[c]}:{shade(c)}" for c in NAMES) for shade in (str, DARK.__getitem__))
         style = (
-            f"<style>svg{{{light};font-family:system-ui,sans-serif}}"
-            f"@media(prefers-color-scheme:dark){{svg{{{dark}}}.cells{{filter:brightness(1.25)}}}}"
+            f"<style>svg{{{light};background:var(--paper);font-family:system-ui,sans-serif}}"
+            f"@media(prefers-color-scheme:dark){{svg{{{dark}}}.cells{{filter:brightness(1.1)}}}}"
             "image{image-rendering:pixelated}*{stroke-linejoin:round}</style>"
         )
         told = f"{style}<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
