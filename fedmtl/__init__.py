@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedmtl.run.runner import RunResult, run
+    from fedmtl.runs.runner import RunResult, run
     from fedmtl.scenario import load_scenario
 
 __all__ = ["RunResult", "load_scenario", "run"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return load_scenario
     if name in __all__:
-        from fedmtl.run import runner
+        from fedmtl.runs import runner
 
         return getattr(runner, name)
     raise AttributeError(f"module 'fedmtl' has no attribute '{name}'")

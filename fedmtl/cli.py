@@ -26,7 +26,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what Flower
 def run(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: OutOption = None, as_json: JsonOption = False,
         verbose: VerboseOption = False) -> None:
     """Run a scenario to its end: progress here, results in a run directory."""
-    from fedmtl.run import runner
+    from fedmtl.runs import runner
 
     finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose)
     _finish(finished.path, finished.summary, as_json)
@@ -53,8 +53,8 @@ def deploy(scenario: ScenarioArgument, overrides: OverridesArgument = None,
            clients: Annotated[int, typer.Option(help="How many client processes.", min=1)] = 3, out: OutOption = None,
            as_json: JsonOption = False, verbose: VerboseOption = False) -> None:
     """Run a scenario as real processes on this machine: a SuperLink, and a SuperNode for each client."""
-    from fedmtl.run.results import next_directory
-    from fedmtl.run.runner import stem_of
+    from fedmtl.runs.results import next_directory
+    from fedmtl.runs.runner import stem_of
     from fedmtl.runtime import processes
     from fedmtl.scenario import load_scenario
 
@@ -71,7 +71,7 @@ def show(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: O
 
     from fedmtl.report.plots import save_heat_map
     from fedmtl.report.tables import split_table
-    from fedmtl.run.preview import preview
+    from fedmtl.runs.preview import preview
 
     split, costs = preview(scenario, overrides or [])
     console = Console(highlight=False)
@@ -86,7 +86,7 @@ def show(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: O
 @app.command()
 def check(scenario: ScenarioArgument, overrides: OverridesArgument = None) -> None:
     """Check that a scenario can run, its data and split included, without running it."""
-    from fedmtl.run.preview import preview
+    from fedmtl.runs.preview import preview
 
     split, _ = preview(scenario, overrides or [])
     print(f"{scenario}: can run, {len(split['clients'])} clients")

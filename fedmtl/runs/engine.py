@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
-from fedmtl.run.results import RunDirectory
+from fedmtl.runs.results import RunDirectory
 from fedmtl.scenario import Scenario
 from fedmtl.server.messages import to_params
 from fedmtl.server.strategy import MethodStrategy, Round

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmtl.client.store import MemoryStore
-from fedmtl.run.results import split_of
+from fedmtl.runs.results import split_of
 from fedmtl.runtime.cohort import Host, federation_of
 from fedmtl.scenario import load_scenario
 from fedmtl.server.messages import size_of

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fedmtl.run.engine import Line
+from fedmtl.runs.engine import Line
 
 HEADER = f"{'round':>7} {'loss':>9} {'score':>8} {'worst 10%':>9} {'clients':>9} {'failed':>6} {'MB up':>8} {'MB down':>8} {'s':>7} {'left':>7}"
 

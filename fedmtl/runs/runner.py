@@ -16,10 +16,10 @@ import torch
 from flwr.serverapp import Grid
 
 from fedmtl.client.store import MemoryStore
-from fedmtl.run.console import RoundLines
-from fedmtl.run.engine import Line, run_rounds
-from fedmtl.run.results import RunDirectory, next_directory
-from fedmtl.run.truth import truth_scores
+from fedmtl.runs.console import RoundLines
+from fedmtl.runs.engine import Line, run_rounds
+from fedmtl.runs.results import RunDirectory, next_directory
+from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
 from fedmtl.runtime.cohort import Host, device_of, federation_of
 from fedmtl.scenario import Scenario, load_scenario
