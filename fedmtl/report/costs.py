@@ -109,6 +109,8 @@ def score_against_bytes(df: pd.DataFrame, journal: list[dict[str, Any]], metric:
     model = headline_model(df)
     rows = scores(df, split="test", model=model, metric=metric)
     means = rows[np.isfinite(rows["value"])].groupby("round", sort=True)["value"].mean()
+    if means.empty:
+        return None
     sent = (rounds["up"] + rounds["down"]).cumsum()
     at = sent.reindex(sent.index.union(means.index)).ffill().fillna(0.0).loc[means.index]
     figure, axes = blank(height=2.6)

@@ -70,20 +70,16 @@ def _charts(
 ) -> dict[str, Chart]:
     """Every figure there is something to show in, by name, the primary metric's curves first."""
     primary, chosen = summary["primary"], (summary.get("test_at_best_val") or {}).get("round")
-    made = [plots.score_strip(df, primary)]
-    made += [plots.learning_curves(df, metric, chosen) for metric in summary["test"]]
-    made += [plots.client_scores(df, primary)]
-    made += [
-        chart
-        for chart in (
-            plots.label_heatmap(split),
-            plots.bytes_per_round(journal),
-            plots.seconds_per_round(journal),
-            plots.score_against_bytes(df, journal, primary),
-        )
-        if chart is not None
+    made = [
+        plots.score_strip(df, primary),
+        *(plots.learning_curves(df, metric, chosen) for metric in summary["test"]),
+        plots.client_scores(df, primary),
+        plots.label_heatmap(split),
+        plots.bytes_per_round(journal),
+        plots.seconds_per_round(journal),
+        plots.score_against_bytes(df, journal, primary),
     ]
-    return {chart.name: chart for chart in made}
+    return {chart.name: chart for chart in made if chart is not None}
 
 
 def _template() -> jinja2.Template:

@@ -43,9 +43,11 @@ COLOURS = {"personal": BLUE, "global": VERMILLION, "adapted": GREEN}
 
 
 @styled()
-def score_strip(df: pd.DataFrame, metric: str) -> Chart:
-    """One tick a client on a line of scores, the mean above it: the headline's spread at a glance."""
+def score_strip(df: pd.DataFrame, metric: str) -> Chart | None:
+    """One tick a client on a line of scores, the mean above it; None where every score is undefined."""
     values = _final(df, metric)["value"].to_numpy()
+    if not len(values):
+        return None
     figure, axes = blank(height=0.95)
     axes.grid(visible=False)
     axes.add_collection(
@@ -105,9 +107,11 @@ def learning_curves(df: pd.DataFrame, metric: str, chosen: int | None = None) ->
 
 
 @styled()
-def client_scores(df: pd.DataFrame, metric: str) -> Chart:
+def client_scores(df: pd.DataFrame, metric: str) -> Chart | None:
     """Each client's last test score, best first, coloured by task where tasks are few."""
     rows = _final(df, metric)
+    if rows.empty:
+        return None
     ascending = rows["direction"].iloc[0] == "min"
     rows = rows.sort_values(["value", "client"], ascending=[ascending, True], kind="stable")
     values, tasks = rows["value"].to_numpy(), rows["task"].astype(str).to_numpy()

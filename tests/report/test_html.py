@@ -173,3 +173,15 @@ def test_the_report_never_imports_learning_code() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_diverged_everywhere_is_still_reported(make_run: MakeRun) -> None:
+    run = make_run(finished=False)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["value"] = [None] * len(line["value"])
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = write_report(run).read_text()
+    outline(page)
+    assert f'<p class="value">{words.NONE}</p>' in page
+    assert "Left out: 20 without a defined score" in page
