@@ -1,0 +1,126 @@
+"""From a source, a split and transforms to the data of every client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fedmtl.errors import ScenarioError
+from fedmtl.keys import permutation, stream
+from fedmtl.tasks.divide import divide
+from fedmtl.tasks.sources.check import check_samples
+from fedmtl.tasks.splits.sizes import Iid, Natural
+from fedmtl.tasks.task import PARTS, Federation, PartName, Rows, Samples, Source, Split, Transform
+
+_JS_CLIENTS = 1000  # of more clients, so many are drawn for the mean divergence
+
+
+def make_federation(source: Source, splits: Sequence[Split], transforms: Sequence[Transform], *, clients: int,
+                    val: float, test: float, seed: int, only: Sequence[int] | None = None) -> Federation:
+    """Load, split, transform and divide. Without a split: by owner where rows have one, else evenly.
+
+    `val` and `test` are fractions of each client's rows, in [0, 1). With `only`, the pool holds the rows of these
+    clients and the others are empty; what it holds is the same as without. Rows that no client owns are dropped.
+    Raises ScenarioError before anything is trained, also where a client has too few rows for its parts.
+    """
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        key = "tasks.test" if 0 <= val < 1 else "tasks.val"
+        raise ScenarioError(key, f"val = {val}, test = {test}: they must be in [0, 1) and leave rows to train on")
+    if len(splits) > 1:
+        raise ScenarioError("tasks.split", f"one split is possible, not {len(splits)}")
+    samples = check_samples(source.load(clients, seed), "tasks.source")
+    for transform in transforms:
+        transform.check(samples)
+    split = splits[0] if splits else Iid() if samples.owner is None else Natural()
+    owned = _checked(split.assign(samples, clients, seed), len(samples))
+    sizes = np.fromiter((len(rows) for rows in owned), np.int64, len(owned))
+    _check_sizes(sizes, val, test)
+    ids = np.arange(len(owned)) if only is None else np.unique(np.asarray(only, dtype=np.int64))
+    if not len(ids) or ids[0] < 0 or ids[-1] >= len(owned):
+        raise ValueError(f"only: some of clients 0 to {len(owned) - 1}, not {ids.tolist()}")
+    if transforms:
+        pool, sizes, tasks = _transformed(samples, owned, ids, transforms, seed)
+        _check_sizes(sizes, val, test)
+    else:
+        pool, sizes = samples.take(np.concatenate([owned[c] for c in ids])), sizes[ids]
+        tasks = (samples.task,) * len(owned)
+    rows, held = divide(pool.y, sizes, ids, val=val, test=test, seed=seed)
+    starts = np.concatenate([[0], held[:, 3]])[np.searchsorted(ids, np.arange(len(owned)))]
+    bounds = np.repeat(starts[:, None], 4, axis=1)
+    bounds[ids] = held
+    return Federation(pool.x, pool.y, rows, bounds, tasks, pool.classes, pool.truth)
+
+
+def _checked(owned: list[Rows], n: int) -> list[Rows]:
+    """`owned`, if it gives each of `n` rows to one client at most."""
+    every = np.concatenate(owned) if owned else np.empty(0, np.int64)
+    if not len(every) or every.min() < 0 or every.max() >= n or np.bincount(every, minlength=n).max() > 1:
+        raise ScenarioError("tasks.split", f"it gives no rows, rows not among 0 to {n - 1}, or one row to two clients")
+    return owned
+
+
+def _check_sizes(sizes: Rows, val: float, test: float) -> None:
+    """Every client must have a row for each part that is asked for."""
+    needed = 1 + (val > 0) + (test > 0)
+    short = np.flatnonzero(sizes < needed)
+    if len(short):
+        problem = f"too few samples: {len(short)} of {len(sizes)} clients have fewer than {needed} rows, one a part"
+        remedy = "choose fewer clients, or a larger tasks.split.min-size where the split has it"
+        raise ScenarioError("tasks.clients", f"{problem} (the first has {sizes[short[0]]}); {remedy}")
+
+
+def _apply(samples: Samples, transforms: Sequence[Transform], client: int, seed: int) -> Samples:
+    for transform in transforms:
+        samples = transform.apply(samples, client, seed)
+    return samples
+
+
+def _transformed(samples: Samples, owned: list[Rows], ids: Rows, transforms: Sequence[Transform],
+                 seed: int) -> tuple[Samples, Rows, tuple[str, ...]]:
+    """The pool of the clients `ids`, how many rows each has, and the task names of all (the others' from one row)."""
+    made = {int(c): _apply(samples.take(owned[c]), transforms, int(c), seed) for c in ids}
+    tasks = tuple(made[c].task if c in made else _apply(samples.take(rows[:1]), transforms, c, seed).task
+                  for c, rows in enumerate(owned))
+    parts = list(made.values())
+    if len({(part.x.shape[1:], part.y.shape[1:], len(part.classes)) for part in parts}) > 1:
+        raise ScenarioError("tasks.transform", "clients come out with different shapes or numbers of classes")
+    pool = replace(parts[0], x=np.concatenate([part.x for part in parts]), y=np.concatenate([part.y for part in parts]),
+                   owner=None)
+    sizes = np.fromiter((len(part) for part in parts), np.int64, len(parts))
+    return check_samples(pool, "tasks.transform"), sizes, tasks
+
+
+def label_counts(federation: Federation, part: PartName | None = None) -> Rows:
+    """[clients, classes] how many rows of each label each client has, in one part or in all.
+
+    [clients, 0] where y is not a class.
+    """
+    n, k = federation.clients, len(federation.classes)
+    if not k:
+        return np.zeros((n, 0), dtype=np.int64)
+    which = np.repeat(np.arange(3 * n), np.diff(federation.bounds, axis=1).ravel())
+    labels = federation.y[federation.rows]
+    if part is not None:
+        keep = which % 3 == PARTS.index(part)
+        which, labels = which[keep], labels[keep]
+    return np.bincount(which // 3 * k + labels, minlength=n * k).reshape(n, k)
+
+
+def mean_js_divergence(counts: npt.NDArray[np.int64]) -> float:
+    """Mean Jensen-Shannon divergence in bits (0 to 1) between the label distributions of all pairs of clients.
+
+    counts: [clients, classes]; clients without rows are left out, and of more than 1,000 clients as many are drawn, the
+    same ones each time. 0 where fewer than two are left.
+    """
+    from scipy.spatial.distance import pdist
+
+    filled = counts[counts.sum(axis=1) > 0]
+    if len(filled) > _JS_CLIENTS:
+        filled = filled[permutation(stream(0, "tasks.divergence"), len(filled))[:_JS_CLIENTS]]
+    if len(filled) < 2:
+        return 0.0
+    distance = np.nan_to_num(pdist(filled / filled.sum(axis=1, keepdims=True), "jensenshannon"))
+    return float(np.mean(distance**2) / np.log(2))

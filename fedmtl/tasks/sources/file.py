@@ -1,0 +1,112 @@
+"""A file of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from fedmtl.errors import ScenarioError
+from fedmtl.tasks.sources.check import (
+    Target,
+    as_float32,
+    check_finite,
+    check_lengths,
+    check_samples,
+    encode,
+    encode_target,
+)
+from fedmtl.tasks.sources.reading import Columns, open_columns
+from fedmtl.tasks.task import Array, Rows, Samples, Source
+
+Names = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Source):
+    """A file of your own: npz (arrays), csv or parquet (columns).
+
+    x, y: names, or patterns such as "f*", or lists of these; x may be left out: the array x of an npz, or all numeric
+    columns that are not used otherwise. client: the column that says whose row it is, of any type, "" for none. task: a
+    column that parts rows further, so that each pair of a client and a task is one client. target: what y is, "class",
+    "value" or "auto" (integers, truth values and text are classes; several columns or fractions are values). scale: x
+    is multiplied by it; a number, or the name of an array in the file. So MNIST as it is published, without its test
+    part: path = "mnist.npz", x = "x_train", y = "y_train", scale = 0.00392156862745098.
+    """
+
+    path: str
+    x: Names = ""
+    y: Names = "y"
+    client: str = ""
+    task: str = ""
+    scale: float | str = 1.0
+    target: Target = "auto"
+
+    def load(self, clients: int, seed: int) -> Samples:
+        """x [N, ...] float32; y [N] labels or [N, k] float32; owner in the sorted order of clients, then tasks."""
+        with open_columns(Path(self.path).expanduser()) as columns:
+            y_names = _find(columns, self.y, "tasks.y")
+            used = {*y_names, self.client, self.task}
+            x_names = _find(columns, self.x or columns.default(used), "tasks.x")
+            x = self._scaled(columns, _joined(columns, x_names, "tasks.x", numbers=True))
+            y = _joined(columns, y_names, "tasks.y")
+            y, classes = encode_target(y, self.target, "tasks.y", f"y ({', '.join(y_names)})")
+            owner = self._owner(columns)
+        check_lengths({"x": x, "y": y} | ({} if owner is None else {"client": owner}), "tasks.path")
+        return check_samples(Samples(x=x, y=y, classes=classes, owner=owner, task=Path(self.path).stem), "tasks.path")
+
+    def _owner(self, columns: Columns) -> Rows | None:
+        parts: list[Rows] = []
+        for key, name in (("tasks.client", self.client), ("tasks.task", self.task)):
+            if name:
+                [found] = _find(columns, (name,), key)
+                parts.append(encode(_rows(columns, found, key), key, f"column '{found}'")[0])
+        if not parts:
+            return None
+        check_lengths({"client": parts[0], "task": parts[-1]}, "tasks.task")
+        return np.unique(np.stack(parts), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    def _scaled(self, columns: Columns, x: Array) -> Array:
+        if not isinstance(self.scale, str):
+            factor = np.array([self.scale])
+            check_finite(factor, "tasks.scale", "scale")
+        else:
+            [name] = _find(columns, (self.scale,), "tasks.scale")
+            factor = np.asarray(columns.read(name, "tasks.scale"))
+            if factor.dtype.kind not in "fiu" or (factor.size != 1 and factor.shape != x.shape[1:]):
+                raise ScenarioError("tasks.scale", f"'{name}' must be one number, or {list(x.shape[1:])} as a row of x")
+        with np.errstate(over="ignore"):
+            return np.asarray(x * factor, dtype=np.float32)
+
+
+def _find(columns: Columns, wanted: Names, key: str) -> tuple[str, ...]:
+    """The names in the file that `wanted` (names or patterns) means, in the order asked for, then that of the file."""
+    found: list[str] = []
+    for name in (wanted,) if isinstance(wanted, str) else wanted:
+        hits: Iterable[str] = [name] if name in columns.names else [c for c in columns.names if fnmatchcase(c, name)]
+        if not hits:
+            raise ScenarioError(key, f"the file has no '{name}'", allowed=columns.names, got=name)
+        found += [hit for hit in hits if hit not in found]
+    if not found:
+        raise ScenarioError(key, "the file has no column of numbers that could be x", allowed=columns.names)
+    return tuple(found)
+
+
+def _rows(columns: Columns, name: str, key: str) -> Array:
+    values = columns.read(name, key)
+    if values.ndim == 0:
+        raise ScenarioError(key, f"'{name}' is a single value, not an array of rows", allowed=columns.names)
+    return values
+
+
+def _joined(columns: Columns, names: tuple[str, ...], key: str, *, numbers: bool = False) -> Array:
+    """One column as it is, or several side by side: [N, k]; x (`numbers`) is float32 at once."""
+    if len(names) == 1:
+        values = _rows(columns, names[0], key)
+        return as_float32(values, key, f"'{names[0]}'") if numbers else values
+    parts = {name: as_float32(_rows(columns, name, key), key, f"'{name}'") for name in names}
+    check_lengths(dict(parts), key)
+    return np.concatenate([part.reshape(len(part), -1) for part in parts.values()], axis=1)

@@ -1,0 +1,92 @@
+"""Files of columns: npz, csv and parquet under one face."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedmtl.errors import ScenarioError
+from fedmtl.tasks.sources.check import check_finite
+from fedmtl.tasks.task import Array
+
+FORMATS = (".csv", ".npz", ".parquet")
+_BROKEN = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+class Columns(ABC):
+    """An open file: the names of its columns, and each of them as an array [N, ...]."""
+
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, name: str, key: str) -> Array:
+        """The column, its values finite and none missing; ScenarioError at `key` otherwise."""
+
+    @abstractmethod
+    def default(self, used: set[str]) -> tuple[str, ...]:
+        """The columns that are x where a scenario does not say."""
+
+
+class _Npz(Columns):
+    def __init__(self, file: Any) -> None:
+        self.file, self.names = file, tuple(file.files)
+
+    def read(self, name: str, key: str) -> Array:
+        values: Array = self.file[name]
+        check_finite(np.atleast_1d(values), key, f"array '{name}'")
+        return values
+
+    def default(self, used: set[str]) -> tuple[str, ...]:
+        return ("x",)
+
+
+class _Table(Columns):
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame, self.names = frame, tuple(str(column) for column in frame.columns)
+
+    def read(self, name: str, key: str) -> Array:
+        column = self.frame.iloc[:, self.names.index(name)]
+        missing = np.flatnonzero(column.isna().to_numpy())
+        if len(missing):
+            raise ScenarioError(key, f"column '{name}' has no value in row {missing[0]} ({len(missing)} such rows)")
+        values = column.to_numpy()
+        if values.dtype.kind == "O" and len(values) and isinstance(values[0], np.ndarray | list):
+            values = np.stack([np.asarray(value) for value in values])
+        check_finite(values, key, f"column '{name}'")
+        return values
+
+    def default(self, used: set[str]) -> tuple[str, ...]:
+        numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in self.frame.dtypes]
+        return tuple(name for name, usable in zip(self.names, numeric, strict=True) if usable and name not in used)
+
+
+@contextmanager
+def open_columns(path: Path) -> Iterator[Columns]:
+    """The file's columns; ScenarioError (tasks.path) where it is missing, of another kind, or cannot be read."""
+    if path.suffix.lower() not in FORMATS:
+        raise ScenarioError("tasks.path", f"'{path}': unknown kind of file", allowed=FORMATS, got=path.suffix)
+    if not path.is_file():
+        beside = [f.name for f in path.parent.iterdir() if f.suffix.lower() in FORMATS] if path.parent.is_dir() else []
+        raise ScenarioError("tasks.path", f"no file '{path}'", allowed=beside, got=path.name)
+    try:
+        if path.suffix.lower() == ".npz":
+            with path.open("rb") as handle:  # numpy leaves a file that it cannot read open
+                file = np.load(handle, allow_pickle=False)
+                if isinstance(file, np.ndarray):
+                    raise ValueError("it holds one array, as a .npy does, not named ones")
+                with file:
+                    yield _Npz(file)
+        elif path.suffix.lower() == ".csv":
+            yield _Table(pd.read_csv(path, low_memory=False))
+        else:
+            yield _Table(pd.read_parquet(path, engine="pyarrow"))
+    except _BROKEN as error:
+        raise ScenarioError("tasks.path", f"'{path}' cannot be read: {error or type(error).__name__}") from error

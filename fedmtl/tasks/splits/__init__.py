@@ -1,0 +1,1 @@
+"""Which client owns which row: splits by label, by size and by nature."""

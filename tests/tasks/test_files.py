@@ -1,0 +1,199 @@
+"""Files of one's own: npz, csv and parquet; the real sets; and what is wrong with broken ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedmtl.errors import ScenarioError
+from fedmtl.registry import build
+from fedmtl.tasks.federation import make_federation
+from fedmtl.tasks.sources.file import File
+from fedmtl.tasks.task import Source
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+FRAME = pd.DataFrame({"f1": [1.0, 2, 3, 4], "f2": [5, 6, 7, 8], "g": [0.5, 0.25, 0.125, 0.0], "y": ["b", "a", "b", "a"],
+                      "who": ["u10", "u9", "u9", "u10"], "job": [2, 2, 1, 2]})
+
+
+def file(path, **table):
+    return build(Source, "fedmtl.tasks.sources", "file", {"path": str(path), **table}, "tasks", name_key="source")
+
+
+def refused(path, **table):
+    with pytest.raises(ScenarioError) as caught:
+        file(path, **table).load(0, 0)
+    return caught.value.key, str(caught.value)
+
+
+@pytest.fixture(params=["csv", "parquet", "npz"])
+def columns(request, tmp_path):
+    """The same six columns in each format."""
+    path = tmp_path / f"d.{request.param}"
+    if request.param == "csv":
+        FRAME.to_csv(path, index=False)
+    elif request.param == "parquet":
+        FRAME.to_parquet(path)
+    else:
+        np.savez(path, **{name: FRAME[name].to_numpy(dtype=str if name in ("y", "who") else None) for name in FRAME})
+    return path
+
+
+def test_columns_patterns_labels_and_clients(columns):
+    samples = file(columns, x="f*", client="who").load(0, 0)
+    assert samples.x.dtype == np.float32
+    assert samples.x.tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
+    assert samples.classes == ("a", "b")
+    assert samples.y.tolist() == [1, 0, 1, 0]
+    assert samples.owner.tolist() == [1, 0, 0, 1]
+    assert samples.task == "d"
+    assert file(columns, x=["g", "f1"]).load(0, 0).x[1].tolist() == [0.25, 2]
+    assert file(columns, x="f1", scale=0.5).load(0, 0).x.tolist() == [[0.5], [1], [1.5], [2]]
+
+
+def test_clients_and_tasks_together(columns):
+    assert file(columns, x="f1", client="who", task="job").load(0, 0).owner.tolist() == [2, 1, 0, 2]
+    assert file(columns, x="f1", task="job").load(0, 0).owner.tolist() == [1, 1, 0, 1]
+
+
+def test_targets(columns):
+    assert file(columns, x="f1", y="f2").load(0, 0).classes == ("5", "6", "7", "8")
+    assert file(columns, x="f1", y="f2", target="value").load(0, 0).y.tolist() == [[5], [6], [7], [8]]
+    assert file(columns, x="f1", y="g").load(0, 0).classes == ()
+    assert file(columns, x="f1", y="g", target="class").load(0, 0).classes == ("0.0", "0.125", "0.25", "0.5")
+    assert file(columns, x="f1", y=["g", "f2"]).load(0, 0).y.shape == (4, 2)
+
+
+@pytest.mark.parametrize(("table", "key", "problem"), [
+    ({"x": "f9"}, "tasks.x", "did you mean 'f"), ({"x": ["f1", "h*"]}, "tasks.x", "no 'h*'"),
+    ({"x": "f1", "y": "yy"}, "tasks.y", "did you mean 'y'"), ({"x": "f1", "client": "whom"}, "tasks.client", "'who'"),
+    ({"x": "f1", "task": "jbo"}, "tasks.task", "'job'"), ({"x": "who"}, "tasks.x", "does not hold numbers"),
+    ({"x": "f1", "y": "who", "target": "value"}, "tasks.y", "does not hold numbers"),
+    ({"x": "f1", "y": ["f1", "g"], "target": "class"}, "tasks.y", "one column"),
+    ({"x": "f1", "scale": "f9"}, "tasks.scale", "no 'f9'"), ({"x": "f1", "scale": "f2"}, "tasks.scale", "one number"),
+    ({"x": "f1", "scale": 1e300}, "tasks.path", "x holds inf"),
+    ({"x": "f1", "scale": float("nan")}, "tasks.scale", "scale holds nan"),
+    ({"x": "f1", "target": "cass"}, "tasks.target", "class"),
+])
+def test_wrong_names_and_kinds(columns, table, key, problem):
+    got, message = refused(columns, **table)
+    assert got == key
+    assert problem in message
+
+
+def test_x_may_be_left_out(tmp_path):
+    FRAME.to_csv(tmp_path / "d.csv", index=False)
+    assert file(tmp_path / "d.csv", client="who", task="job").load(0, 0).x.shape == (4, 3)
+    FRAME[["y", "who"]].to_csv(tmp_path / "e.csv", index=False)
+    assert refused(tmp_path / "e.csv")[0] == "tasks.x"
+    np.savez(tmp_path / "d.npz", x=np.ones((3, 2, 2), np.uint8), y=[True, False, True])
+    samples = file(tmp_path / "d.npz").load(0, 0)
+    assert samples.x.shape == (3, 2, 2)
+    assert samples.classes == ("False", "True")
+
+
+def test_parquet_may_hold_lists(tmp_path):
+    pd.DataFrame({"x": [[1.0, 2.0], [3.0, 4.0]], "y": [0, 1]}).to_parquet(tmp_path / "d.parquet")
+    assert file(tmp_path / "d.parquet", x="x").load(0, 0).x.tolist() == [[1, 2], [3, 4]]
+    pd.DataFrame({"x": [[1.0, 2.0], [3.0]], "y": [0, 1]}).to_parquet(tmp_path / "d.parquet")
+    assert refused(tmp_path / "d.parquet", x="x")[0] == "tasks.path"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("column", "value", "key"), [
+    ("f1", np.nan, "tasks.x"), ("f1", np.inf, "tasks.x"), ("y", None, "tasks.y"), ("who", None, "tasks.client"),
+    ("g", np.nan, ""),
+])
+def test_holes_are_named_by_column_and_row(tmp_path, suffix, column, value, key):
+    frame, path = FRAME.copy(), tmp_path / f"d.{suffix}"
+    frame.loc[2, column] = value
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    if not key:
+        assert file(path, x="f*", client="who").load(0, 0).x.shape == (4, 2)
+        return
+    got, message = refused(path, x="f*", client="who")
+    assert got == key
+    assert f"column '{column}'" in message
+    assert "row 2" in message
+
+
+def test_holes_and_lengths_in_npz(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, x=np.array([[0, 1], [np.nan, 2]]), y=[0, 1])
+    key, message = refused(path)
+    assert key == "tasks.x"
+    assert "array 'x' holds nan in row 1, place [0] (1 such values" in message
+    np.savez(path, x=np.array([[0, 1], [1e300, 2]]), y=[0, 1])
+    assert refused(path)[0] == "tasks.x"
+    np.savez(path, x=np.ones((3, 2)), y=[0, 1])
+    assert refused(path) == ("tasks.path", "tasks.path: unequal numbers of rows: x has 3, y has 2")
+    np.savez(path, x=np.ones((2, 2)), y=[0, 1], who=[1, 2, 3])
+    assert "client has 3" in refused(path, client="who")[1]
+    np.savez(path, x=np.float32(3), y=[0, 1])
+    assert "single value" in refused(path)[1]
+    np.savez(path, x=np.ones((0, 2)), y=np.ones(0))
+    assert refused(path)[0] == "tasks.path"
+
+
+def test_missing_and_broken_files(tmp_path):
+    np.savez(tmp_path / "school.npz", x=np.ones((2000, 2)), y=np.zeros(2000))
+    key, message = refused(tmp_path / "scool.npz")
+    assert key == "tasks.path"
+    assert "did you mean 'school.npz'" in message
+    assert "no file" in refused(tmp_path / "no" / "where.csv")[1]
+    assert ".parquet" in refused(tmp_path / "d.xlsx")[1]
+    whole = (tmp_path / "school.npz").read_bytes()
+    np.save(tmp_path / "one.npy", np.ones(3))
+    for name, content in (("cut.npz", whole[:400]), ("text.npz", b"not a zip"), ("none.npz", b""), ("none.csv", b""),
+                          ("array.npz", (tmp_path / "one.npy").read_bytes()), ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n"),
+                          ("bytes.csv", b"a,\xff\xfe\n1,2\n"), ("text.parquet", b"PAR1"),
+                          ("flipped.npz", whole[:300] + bytes([whole[300] ^ 255]) + whole[301:])):
+        (tmp_path / name).write_bytes(content)
+        key, message = refused(tmp_path / name)
+        assert key == "tasks.path", name
+        assert name in message
+
+
+def test_pickles_are_never_opened(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.array([{"a": 1}, None], dtype=object), y=[0, 1])
+    key, message = refused(tmp_path / "d.npz")
+    assert key == "tasks.path"
+    assert "allow_pickle=False" in message
+
+
+REAL = {
+    "school": ({"client": "task", "target": "value"}, (15362, 28), (15362, 1), 139, 0),
+    "landmine": ({"client": "task"}, (14820, 9), (14820,), 29, 2),
+    "vehicle_sensor_1860": ({"client": "task"}, (1860, 100), (1860,), 23, 2),
+    "uci_har_30users": ({"client": "subject", "scale": "scale"}, (10299, 9, 128), (10299,), 30, 6),
+    "parkinsons_telemonitoring": ({"client": "subject"}, (5875, 19), (5875, 2), 42, 0),
+    "mnist": ({"x": "x_test", "y": "y_test", "scale": 1 / 255}, (10000, 28, 28), (10000,), 0, 10),
+    "sarcos_4449": ({}, (4449, 21), (4449, 7), 0, 0),
+    "fsdd_logmel": ({"client": "speaker"}, (3000, 32, 64), (3000,), 6, 10),
+    "omniglot_small": ({"y": "character", "client": "drawer", "task": "alphabet"}, (4840, 28, 28), (4840,), 160, 47),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_sets(name):
+    path = DATA / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    table, x, y, owners, classes = REAL[name]
+    samples = file(path, **table).load(0, 0)
+    assert (samples.x.shape, samples.y.shape, len(samples.classes)) == (x, y, classes)
+    assert len(np.unique(samples.owner)) == owners if owners else samples.owner is None
+    federation = make_federation(file(path, **table), [], [], clients=owners or 10, val=0.1, test=0.25, seed=0)
+    assert federation.clients == (owners or 10)
+    assert len(federation.rows) == len(samples)
+    if name == "mnist":
+        assert samples.x.max() == 1
+    if name == "uci_har_30users":
+        assert file(path, x="features", client="subject").load(0, 0).x.shape == (10299, 54)
+        assert 1 < np.abs(samples.x).max() < 10
+
+
+def test_defaults_need_only_a_path(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.ones((4, 2)), y=[0.5, 1, 2, 3])
+    assert File(path=str(tmp_path / "d.npz")).load(0, 0).y.shape == (4, 1)
