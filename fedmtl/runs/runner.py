@@ -22,6 +22,7 @@ from fedmtl.runs.results import RunDirectory, next_directory
 from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
 from fedmtl.runtime.cohort import Host, device_of, federation_of
+from fedmtl.runtime.tap import tapped
 from fedmtl.scenario import Scenario, load_scenario
 from fedmtl.server.strategy import MethodStrategy
 from fedmtl.tasks.task import Federation
@@ -121,7 +122,7 @@ def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDi
 
     begin: time.perf_counter() at which the run's clock started.
     """
-    plan = Host(scenario, federation, MemoryStore())
+    grid, plan = tapped(grid), Host(scenario, federation, MemoryStore())
     model = {name: leaf.cpu() for name, leaf in plan.model.items()}
     strategy = MethodStrategy(scenario, model, plan.wire)
     primary = next(iter(plan.objective.metrics))
