@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ Item = dict[str, str]
 def _components(package: str, base: str) -> Callable[[], list[Item]]:
     def items() -> list[Item]:
         module, _, name = base.rpartition(".")
-        kind: type[Any] = registry.load_object(f"{module}:{name}", "ls")
+        kind: type[Any] = getattr(importlib.import_module(module), name)
         return [dict(zip(("name", "summary", "paper"), (found, *registry.summary_of(cls)), strict=True))
                 for found, cls in registry.discover(package, kind).items()]
 

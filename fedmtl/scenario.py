@@ -1,26 +1,34 @@
-"""A scenario: everything that a run depends on, as typed models; read from TOML, changed by key=value words, written back resolved."""
+"""A scenario: everything a run depends on, as typed models; read from TOML, changed by key=value words, written resolved."""
 
 from __future__ import annotations
 
-import json
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedmtl import registry
 from fedmtl.algorithms.base import Algorithm
 from fedmtl.errors import ScenarioError
-from fedmtl.models.base import Head, Trunk
+from fedmtl.models.base import Head, Layout, Trunk
 from fedmtl.optimizers import Optimizer
 from fedmtl.tasks.objectives import Objective
 from fedmtl.tasks.task import Source, Split, Transform
 
 Table = dict[str, Any]
+T = TypeVar("T")
+
+PACKAGES: dict[tuple[str, str], tuple[type[Any], str]] = {
+    ("tasks", "source"): (Source, "fedmtl.tasks.sources"), ("model", "trunk"): (Trunk, "fedmtl.models.trunks"),
+    ("model", "head"): (Head, "fedmtl.models.heads"), ("algorithm", "name"): (Algorithm, "fedmtl.algorithms"),
+    ("training", "optimizer"): (Optimizer, "fedmtl.optimizers")}
+"""The keys that choose a component: its base, and where those that ship are found."""
 
 
 class Section(BaseModel):
@@ -39,6 +47,11 @@ class OpenSection(Section):
     def extra(self) -> Table:
         """The fields that belong to the named component."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def own(self) -> list[str]:
+        """The section's own keys, which stand beside those fields."""
+        return [registry.kebab(name) for name in type(self).model_fields]
 
 
 class TasksSection(OpenSection):
@@ -94,6 +107,14 @@ class EvaluationSection(Section):
     clients: Literal["auto", "all", "sampled"] = "auto"
     """Who is scored: everyone, or the round's participants; "auto" is everyone up to 1,000 clients."""
     parts: list[Literal["train", "val", "test"]] = ["val", "test"]
+    """On what; "test" is always among them."""
+
+    @field_validator("parts")
+    @classmethod
+    def _tested(cls, parts: list[str]) -> list[str]:
+        if "test" not in parts:
+            raise ValueError("\"test\" must be among them: what is reported is measured there")
+        return parts
 
 
 class RuntimeSection(Section):
@@ -104,11 +125,18 @@ class RuntimeSection(Section):
     """Worker processes for ray; 0 means one a core."""
     cohort: Literal["auto"] | int = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    gpus_per_worker: float = Field(0.0, ge=0)
+    gpus_per_worker: float = Field(0.0, ge=0, allow_inf_nan=False)
     shards: int = Field(12, ge=1)
     """Fixed groups of clients whose sums are added in order; also the most workers that can share the clients."""
-    timeout: float = Field(3600.0, gt=0)
+    timeout: float = Field(3600.0, gt=0, allow_inf_nan=False)
     """Seconds to wait for the replies of a round."""
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _width(cls, cohort: object) -> object:
+        if cohort != "auto" and (not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1):
+            raise ValueError("1 or more clients, or \"auto\"")
+        return cohort
 
 
 class Scenario(Section):
@@ -130,8 +158,7 @@ class Scenario(Section):
     @cached_property
     def method(self) -> Algorithm:
         """The [algorithm] section's component."""
-        return registry.build(Algorithm, "fedmtl.algorithms", self.algorithm.name, self.algorithm.extra, "algorithm",
-                              folder=self.folder)
+        return self._component(Algorithm, "algorithm", "name", self.algorithm.name, self.algorithm)
 
     @cached_property
     def source(self) -> Source:
@@ -146,50 +173,53 @@ class Scenario(Section):
         if "path" in table and self.folder and not Path(str(table["path"])).is_absolute():
             beside = self.folder / str(table["path"])
             table["path"] = str(beside if beside.exists() else table["path"])
-        return registry.build(Source, "fedmtl.tasks.sources", name, table, "tasks", name_key="source", folder=self.folder)
+        return registry.build(Source, PACKAGES["tasks", "source"][1], name, table, "tasks", name_key="source",
+                              beside=self.tasks.own, folder=self.folder)
 
     @cached_property
     def splits(self) -> list[Split]:
         """The [[tasks.split]] entries."""
-        return [self._entry(Split, "splits", "split", entry) for entry in self.tasks.split]
+        return [self._entry(Split, "split", i, entry) for i, entry in enumerate(self.tasks.split)]
 
     @cached_property
     def transforms(self) -> list[Transform]:
         """The [[tasks.transform]] entries."""
-        return [self._entry(Transform, "transforms", "transform", entry) for entry in self.tasks.transform]
+        return [self._entry(Transform, "transform", i, entry) for i, entry in enumerate(self.tasks.transform)]
 
-    def _entry(self, base: type[Any], module: str, what: str, entry: Table) -> Any:
+    def _entry(self, base: type[Any], what: str, number: int, entry: Table) -> Any:
+        package, key = f"fedmtl.tasks.{what}s", f"tasks.{what}.{number}"
         if not isinstance(entry.get("kind"), str):
-            known = registry.discover(f"fedmtl.tasks.{module}", base)
-            raise ScenarioError(f"tasks.{what}.kind", "every entry needs a kind", allowed=known)
+            raise ScenarioError(f"{key}.kind", "every entry needs a kind", allowed=registry.discover(package, base))
         table = {k: v for k, v in entry.items() if k != "kind"}
-        return registry.build(base, f"fedmtl.tasks.{module}", entry["kind"], table, f"tasks.{what}", name_key="kind",
-                              folder=self.folder)
+        return registry.build(base, package, entry["kind"], table, key, name_key="kind", folder=self.folder)
 
     @cached_property
     def trunk(self) -> Trunk:
         """The trunk with those fields of [model] that it knows."""
-        from fedmtl.models import trunks
-
-        return self._part(Trunk, trunks.__name__, "trunk", self.model.trunk)
+        return self._part(Trunk, "trunk")
 
     @cached_property
     def head(self) -> Head:
         """The head with those fields of [model] that it knows."""
-        from fedmtl.models import heads
+        return self._part(Head, "head")
 
-        return self._part(Head, heads.__name__, "head", self.model.head)
-
-    def _part(self, base: type[Any], module: str, what: str, name: str) -> Any:
-        mine = registry.fields_of(base, module, name, "model", what, self.folder)
+    def _part(self, base: type[T], what: str) -> T:
+        mine = self._model_keys(what)
         table = {k: v for k, v in self.model.extra.items() if k in mine}
-        return registry.build(base, module, name, table, "model", name_key=what, folder=self.folder)
+        return registry.build(base, PACKAGES["model", what][1], getattr(self.model, what), table, "model", name_key=what,
+                              folder=self.folder)
+
+    def _model_keys(self, what: str) -> set[str]:
+        return registry.fields_of(*PACKAGES["model", what], getattr(self.model, what), f"model.{what}", self.folder)
 
     @cached_property
     def optimizer(self) -> Optimizer:
         """The [training] section's optimiser."""
-        return registry.build(Optimizer, "fedmtl.optimizers", self.training.optimizer, self.training.extra, "training",
-                              name_key="optimizer", folder=self.folder)
+        return self._component(Optimizer, "training", "optimizer", self.training.optimizer, self.training)
+
+    def _component(self, base: type[T], key: str, name_key: str, name: str, section: OpenSection) -> T:
+        return registry.build(base, PACKAGES[key, name_key][1], name, section.extra, key, name_key=name_key,
+                              beside=section.own, folder=self.folder)
 
     def objective(self, classes: tuple[str, ...]) -> Objective:
         """The objective; "auto" is classification where there are class labels, else regression."""
@@ -204,16 +234,23 @@ class Scenario(Section):
         for part in (self.method, self.source, self.splits, self.transforms, self.trunk, self.head, self.optimizer):
             del part
         self.objective(())
-        mine = {name for base, module, what in ((Trunk, "fedmtl.models.trunks", "trunk"), (Head, "fedmtl.models.heads", "head"))
-                for name in registry.fields_of(base, module, getattr(self.model, what), "model", what, self.folder)}
+        mine = self._model_keys("trunk") | self._model_keys("head")
         for entry in self.model.extra:
             if entry not in mine:
                 raise ScenarioError(f"model.{entry}", f"neither trunk '{self.model.trunk}' nor head '{self.model.head}' has "
                                     "such a key", allowed=mine | {"trunk", "head"}, got=entry)
-        if self.runtime.cohort != "auto" and self.runtime.cohort < 1:
-            raise ScenarioError("runtime.cohort", f"1 or more clients, or \"auto\" (got {self.runtime.cohort})")
+        self._check_selector()
         if self.runtime.workers > self.runtime.shards:
             raise ScenarioError("runtime.workers", f"at most runtime.shards = {self.runtime.shards} (got {self.runtime.workers})")
+
+    def _check_selector(self) -> None:
+        """What the method shares is often one of its fields: a selector that means nothing is told under that field's name."""
+        wire, known = self.method.wire, Layout(frozenset(), frozenset(), ()).roles
+        key = next((f.name for f in fields(self.method) if f.init and getattr(self.method, f.name) == wire), "name")
+        for role in re.split("[+-]", wire):
+            if role.strip() not in known:
+                problem = f"unknown role '{role.strip()}' in '{wire}'; a selector is a role, or roles joined by + or -"
+                raise ScenarioError(f"algorithm.{registry.kebab(key)}", problem, allowed=known, got=role.strip())
 
     def resolved(self) -> Table:
         """Every key with its value, defaults of the components included: running it again repeats the run."""
@@ -223,9 +260,9 @@ class Scenario(Section):
         table["model"] |= registry.table_of(self.trunk) | registry.table_of(self.head)
         if ":" not in self.tasks.source:
             table["tasks"] |= registry.table_of(self.source)
-        table["tasks"]["split"] = [{"kind": e["kind"], **registry.table_of(c)} for e, c in zip(self.tasks.split, self.splits, strict=True)]
-        table["tasks"]["transform"] = [{"kind": e["kind"], **registry.table_of(c)}
-                                       for e, c in zip(self.tasks.transform, self.transforms, strict=True)]
+        for what, built in (("split", self.splits), ("transform", self.transforms)):
+            table["tasks"][what] = [{"kind": entry["kind"], **registry.table_of(component)}
+                                    for entry, component in zip(table["tasks"][what], built, strict=True)]
         return table
 
     def to_toml(self) -> str:
@@ -245,35 +282,60 @@ def shipped() -> dict[str, Path]:
 def parse_override(word: str) -> tuple[list[str], Any]:
     """`algorithm.lam=0.5` to (["algorithm", "lam"], 0.5); a value that is no TOML is a string."""
     key, equals, text = word.partition("=")
-    if not equals or not key.strip():
-        raise ScenarioError(word, "an override is written key=value, for example rounds=20 or algorithm.name=ditto")
+    if not equals:
+        raise ScenarioError(repr(word), "an override is written key=value, for example rounds=20 or algorithm.name=ditto")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if text.lstrip().startswith(("[", "{", "'", '"')):
+            raise ScenarioError(key, f"not a TOML value: {text}") from error
         value = text
-    return key.strip().split("."), value
+    return _path(key), value
 
 
-def _override(table: Table, path: list[str], value: Any) -> None:
+def _path(key: str) -> list[str]:
+    path = [part.strip() for part in key.split(".")]
+    if not all(path):
+        raise ScenarioError(repr(key), "a key is written section.name, for example rounds or algorithm.name")
+    return path
+
+
+def _override(table: Table, path: list[str], value: Any, folder: Path | None) -> None:
     place: Any = table
     for depth, part in enumerate(path[:-1]):
-        if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
-                raise ScenarioError(".".join(path), f"'{part}' is not an entry's number (there are {len(place)})")
-            place = place[int(part)]
-        else:
-            place = place.setdefault(part, {})
+        place = place[_number(place, part, path)] if isinstance(place, list) else place.setdefault(part, {})
         if not isinstance(place, dict | list):
             raise ScenarioError(".".join(path), f"'{'.'.join(path[: depth + 1])}' is a value, not a section")
     if isinstance(place, list):
-        if not path[-1].isdigit() or int(path[-1]) >= len(place):
-            raise ScenarioError(".".join(path), f"'{path[-1]}' is not an entry's number (there are {len(place)})")
-        place[int(path[-1])] = value
-    elif path[-2:] == ["algorithm", "name"] and place.get("name") != value:
-        place.clear()  # another method has other fields; those of the file are the old method's
-        place["name"] = value
-    else:
-        place[path[-1]] = value
+        place[_number(place, path[-1], path)] = value
+        return
+    if _chooses(path) and place.get(path[-1]) != value:
+        _drop_old(place, path, value, folder)
+    place[path[-1]] = value
+
+
+def _number(place: Sequence[Any], part: str, path: list[str]) -> int:
+    if not part.isdecimal() or int(part) >= len(place):
+        raise ScenarioError(".".join(path), f"'{part}' is not an entry's number (there are {len(place)}, counted from 0)")
+    return int(part)
+
+
+def _chooses(path: list[str]) -> bool:
+    """Whether a key chooses a component."""
+    return tuple(path) in PACKAGES or (path[0] == "tasks" and path[-1] == "kind")
+
+
+def _drop_old(place: Table, path: list[str], new: object, folder: Path | None) -> None:
+    """Where another component is chosen, what the file says of the old one goes: a method's or split's fields altogether."""
+    if (path[0], path[-1]) not in PACKAGES or path[0] == "algorithm":
+        place.clear()
+        return
+    section: Any = Scenario.model_fields[path[0]].annotation
+    old = place.get(path[-1], section.model_fields[path[-1]].default)
+    if isinstance(old, str) and isinstance(new, str) and not (path[0] == "tasks" and ":" in old + new):
+        knows = [registry.fields_of(*PACKAGES[path[0], path[-1]], name, ".".join(path), folder) for name in (old, new)]
+        for key in knows[0] - knows[1]:
+            place.pop(key, None)
 
 
 def from_table(table: Table, folder: Path | None = None) -> Scenario:
@@ -281,14 +343,13 @@ def from_table(table: Table, folder: Path | None = None) -> Scenario:
     if "folder" in table:
         raise ScenarioError("folder", "unknown key", allowed=[registry.kebab(f) for f in Scenario.model_fields if f != "folder"])
     try:
-        document = json.dumps({**table, "folder": None if folder is None else str(folder)}, default=str)
-        scenario = Scenario.model_validate_json(document, strict=True)
+        scenario = Scenario.model_validate_json(registry.to_json({**table, "folder": folder}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
-            allowed = _keys_at(first["loc"][:-1])
-            raise ScenarioError(".".join(map(str, first["loc"])), "unknown key", allowed=allowed, got=str(first["loc"][-1])) from error
-        raise ScenarioError(*registry.explain(error, "")) from error
+            allowed, key = _keys_at(first["loc"][:-1]), [str(part) for part in first["loc"]]
+            raise ScenarioError(".".join(key), "unknown key", allowed=allowed, got=key[-1]) from error
+        raise registry.explain(error, "") from error
     scenario.check()
     return scenario
 
@@ -305,13 +366,17 @@ def _keys_at(path: tuple[int | str, ...]) -> list[str]:
     return [registry.kebab(n) for n in getattr(model, "model_fields", {}) if n != "folder"]
 
 
-def load_scenario(scenario: str | Path, overrides: Mapping[str, Any] | list[str] | tuple[str, ...] = ()) -> Scenario:
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Dotted keys with their values, or key=value words."""
+
+
+def load_scenario(scenario: str | Path, overrides: Overrides = ()) -> Scenario:
     """The scenario at a path, or the shipped one of that name, with overrides (`key=value` words, or a dict of dotted keys).
 
     Raises ScenarioError, whose text names the key, what is allowed and the nearest valid name.
     """
     path = Path(scenario)
-    if not path.suffix == ".toml" or not path.exists():
+    if path.suffix != ".toml" or not path.exists():
         known = shipped()
         if str(scenario) not in known:
             problem = "no such file" if path.suffix == ".toml" else "no scenario file and no shipped scenario of that name"
@@ -323,8 +388,17 @@ def load_scenario(scenario: str | Path, overrides: Mapping[str, Any] | list[str]
         raise ScenarioError(str(path), f"not a TOML document: {error}") from error
     except OSError as error:
         raise ScenarioError(str(path), f"cannot be read: {error.strerror}") from error
-    pairs = [(key.split("."), value) for key, value in overrides.items()] if isinstance(overrides, Mapping) else [
+    return _overridden(table, overrides, path.parent.resolve())
+
+
+def override(scenario: Scenario, overrides: Overrides) -> Scenario:
+    """A scenario with other values. Raises ScenarioError as `load_scenario` does."""
+    return _overridden(scenario.resolved(), overrides, scenario.folder)
+
+
+def _overridden(table: Table, overrides: Overrides, folder: Path | None) -> Scenario:
+    pairs = [(_path(key), value) for key, value in overrides.items()] if isinstance(overrides, Mapping) else [
         parse_override(word) for word in overrides]
-    for keys, value in sorted(pairs, key=lambda pair: pair[0] != ["algorithm", "name"]):
-        _override(table, keys, value)
-    return from_table(table, path.parent.resolve())
+    for keys, value in sorted(pairs, key=lambda pair: not _chooses(pair[0])):
+        _override(table, keys, value, folder)
+    return from_table(table, folder)
