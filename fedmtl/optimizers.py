@@ -37,7 +37,8 @@ class Optimizer(ABC):
         """The new parameter and buffers of one leaf [C, ...]; `step` [C, 1, ...] counts a client's steps from 1."""
 
     def step(self, params: Params, grads: Params, state: State, steps: Tensor, active: Tensor | None) -> tuple[Params, State]:
-        """One step. steps: [C], each client's number of steps with this one; active: [C] bool, or None for everyone."""
+        """One step, which may write into `params`. steps: [C], each client's number of steps with this one; active: [C] bool,
+        or None for everyone."""
         new_params: Params = {}
         new_state: State = {slot: {} for slot in state}
         for name, p in params.items():

@@ -7,7 +7,7 @@ client that has none left keeps its slice, bit for bit, while others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,14 +46,31 @@ class Signature:
     objective: Objective
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The training rows of C clients: padded [C, longest] row numbers, counts [C]."""
+
+    padded: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[npt.NDArray[np.int64]]) -> Rows:
+        """From the row numbers of each client."""
+        counts = np.array([len(r) for r in rows])
+        padded = np.zeros((len(rows), counts.max(initial=1)), np.int64)
+        for slot, r in enumerate(rows):
+            padded[slot, : len(r)] = r
+        return cls(padded, counts)
+
+
 @dataclass
 class Client:
-    """A cohort of clients, read as one. x, y: the pool of rows; rows: the train rows of each of C clients; key: [C]."""
+    """A cohort of clients, read as one. x, y: the pool of rows; rows: which of them each client trains on; key: [C]."""
 
     signature: Signature
     x: Tensor
     y: Tensor
-    rows: list[npt.NDArray[np.int64]]
+    rows: Rows
     key: keys.Keys
     optimizer: Optimizer
     batch_size: int
@@ -61,16 +78,17 @@ class Client:
     round: int = 0
 
     def __post_init__(self) -> None:
-        self.counts = np.array([len(r) for r in self.rows])
-        self.padded = np.zeros((len(self.rows), self.counts.max(initial=1)), np.int64)
-        for slot, r in enumerate(self.rows):
-            self.padded[slot, : len(r)] = r
         self.train_loss: list[tuple[Tensor, Tensor | None]] = []
+
+    @property
+    def size(self) -> int:
+        """C, the number of clients."""
+        return len(self.rows.counts)
 
     @property
     def n(self) -> Tensor:
         """[C] the number of training samples."""
-        return torch.from_numpy(self.counts).to(self.x.device)
+        return torch.from_numpy(self.rows.counts).to(self.x.device)
 
     def select(self, selector: str) -> frozenset[str]:
         """The parameter names that a selector (trunk, head, norm, all, none and their sums) means."""
@@ -103,8 +121,9 @@ class Client:
         free = {k: v for k, v in state.items() if k in names}
         if not free:
             return state
+        free = {k: v.clone(memory_format=torch.contiguous_format) for k, v in free.items()}
         optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
-        buffers, steps = optimizer.start(free), torch.zeros(len(self.rows), device=self.x.device)
+        buffers, steps = optimizer.start(free), torch.zeros(self.size, device=self.x.device)
         for batch in self.batches(self.epochs if epochs is None else epochs, first_epoch):
             leaves = {k: v.requires_grad_() for k, v in free.items()}
             losses = objective({**state, **leaves}, batch)
@@ -118,33 +137,34 @@ class Client:
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
         """The clients' mini-batches: each epoch a fresh keyed permutation of each client's rows, the last batch as it comes."""
-        longest = self.padded.shape[1]
-        width = min(self.batch_size, longest) if len(self.rows) == 1 else self.batch_size
+        padded, counts = self.rows.padded, self.rows.counts
+        longest = padded.shape[1]
+        width = min(self.batch_size, longest) if self.size == 1 else self.batch_size
+        steps = -(-longest // width)
         for epoch in range(first_epoch, first_epoch + epochs):
             bits = keys.fold(self.key[:, None], epoch, np.arange(longest))
-            bits[np.arange(longest) >= self.counts[:, None]] = np.iinfo(np.uint64).max
-            order = np.take_along_axis(self.padded, np.argsort(bits, axis=1, kind="stable"), axis=1)
-            for start in range(0, longest, width):
-                yield self._batch(order[:, start : start + width], start, width, epoch)
+            bits[np.arange(longest) >= counts[:, None]] = np.iinfo(np.uint64).max
+            order = np.take_along_axis(padded, np.argsort(bits, axis=1, kind="stable"), axis=1)
+            order = np.pad(order, ((0, 0), (0, steps * width - longest if self.size > 1 else 0)))
+            by_step = np.minimum(np.maximum(counts[:, None] - np.arange(steps) * width, 0), width)
+            for step in range(steps):
+                yield self._batch(order[:, step * width : (step + 1) * width], by_step[:, step], epoch, step)
 
-    def _batch(self, rows: npt.NDArray[np.int64], start: int, width: int, epoch: int) -> Batch:
-        real = np.clip(self.counts - start, 0, width)
-        if len(self.rows) > 1:
-            rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    def _batch(self, rows: npt.NDArray[np.int64], real: npt.NDArray[np.int64], epoch: int, step: int) -> Batch:
+        device = self.x.device
         mask = np.arange(rows.shape[1]) < real[:, None]
-        weight = torch.from_numpy(mask / np.maximum(real, 1)[:, None]).to(self.x.device, self.x.dtype)
-        active = None if real.all() else torch.from_numpy(real > 0).to(self.x.device)
+        weight = torch.from_numpy((mask / np.maximum(real, 1)[:, None])).to(device, self.x.dtype)
+        active = None if real.all() else torch.from_numpy(real > 0).to(device)
         noise = None
         if self.signature.forward.dropouts:
-            noise = torch.from_numpy(keys.fold(self.key, epoch, start, 1).astype(np.int64)).to(self.x.device)
-        index = torch.from_numpy(np.ascontiguousarray(rows)).to(self.x.device).flatten()
+            noise = torch.from_numpy(keys.fold(self.key, epoch, step, 1).astype(np.int64)).to(device)
+        index = torch.from_numpy(rows.ravel()).to(device)
         x, y = self.x.index_select(0, index), self.y.index_select(0, index)
-        shape = rows.shape
-        return Batch(x.reshape(*shape, *x.shape[1:]), y.reshape(*shape, *y.shape[1:]), weight, active, noise)
+        return Batch(x.unflatten(0, rows.shape), y.unflatten(0, rows.shape), weight, active, noise)
 
     def mean_train_loss(self) -> Tensor:
         """[C] the mean of the objective over the steps so far, NaN for a client that made none."""
-        total = torch.zeros(len(self.rows), device=self.x.device, dtype=self.x.dtype)
+        total = torch.zeros(self.size, device=self.x.device, dtype=self.x.dtype)
         count = torch.zeros_like(total)
         for losses, active in self.train_loss:
             total = total + (losses if active is None else torch.where(active, losses, 0))

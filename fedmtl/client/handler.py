@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from flwr.app import Message, MessageType
 
 from fedmtl.errors import FedmtlError, PrivacyError
 from fedmtl.runtime.cohort import Host
-from fedmtl.server.messages import ABOUT, ARRAYS, LEAKED, answer, refusal, to_arrays, to_params
+from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, refusal, to_arrays, to_params
 from fedmtl.trees import Params
 
 
@@ -18,6 +19,7 @@ class Handler:
 
     def __init__(self, host: Host, clients: Sequence[int], *, trusted: bool) -> None:
         self.host, self.clients, self.trusted = host, list(clients), trusted
+        self.members = frozenset(self.clients)
 
     def __call__(self, message: Message) -> Message:
         """The reply; a failure of ours is an error reply that says why."""
@@ -33,10 +35,8 @@ class Handler:
             return refusal(message, str(error))
 
     def _asked(self, message: Message) -> tuple[int, list[int], Params]:
-        about = message.content.config_records[ABOUT]
-        arrays = message.content.array_records.get(ARRAYS)
-        mine = set(self.clients)
-        return int(about["round"]), [c for c in about["clients"] if c in mine], to_params(arrays) if arrays else {}
+        asked, arrays = about(message), message.content.array_records.get(ARRAYS)
+        return asked["round"], [c for c in asked["clients"] if c in self.members], to_params(arrays) if arrays else {}
 
     def _query(self, message: Message) -> Message:
         data = self.host.federation
@@ -46,8 +46,8 @@ class Handler:
 
     def _train(self, message: Message) -> Message:
         number, clients, params = self._asked(message)
-        about = message.content.config_records[ABOUT]
-        weight_of = dict(zip(about["clients"], about["weights"], strict=True)) if "weights" in about else None
+        asked = about(message)
+        weight_of = dict(zip(asked["clients"], asked["weights"], strict=True)) if "weights" in asked else None
         weights = None if weight_of is None else np.array([weight_of[c] for c in clients])
         out = self.host.train(number, clients, params, weights)
         columns = {"client": out.clients, "num-examples": self.host.sizes[out.clients].tolist(), "loss": out.loss}
@@ -58,5 +58,5 @@ class Handler:
     def _evaluate(self, message: Message) -> Message:
         number, clients, params = self._asked(message)
         scores = self.host.evaluate(number, clients, params)
-        columns = {"client": clients} | {"/".join(key): values.tolist() for key, values in scores.items()}
-        return answer(message, columns, {"round": number})
+        table = torch.from_numpy(np.stack(list(scores.values())))
+        return answer(message, {"client": clients}, {"scores": ["/".join(key) for key in scores]}, to_arrays({"scores": table}))

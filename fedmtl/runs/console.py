@@ -10,10 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedmtl.runs.engine import Line
 
-HEADER = f"{'round':>7} {'loss':>9} {'score':>8} {'worst 10%':>9} {'clients':>9} {'failed':>6} {'MB up':>8} {'MB down':>8} {'s':>7} {'left':>7}"
+HEADER = (f"{'round':>7} {'loss':>9} {'score':>8} {'worst 10%':>9} {'clients':>9} {'failed':>6} {'MB up':>8} {'MB down':>8} "
+          f"{'s':>7} {'left':>7}")
 
 
-def _text(line: Line, rounds: int, left: float) -> str:
+def _text(line: Line, left: float) -> str:
     return (f"{line.round:>7} {line.loss:>9.4f} {line.score:>8.4f} {line.worst10:>9.4f} {line.sampled - line.failed:>9} "
             f"{line.failed:>6} {line.bytes_up / 1e6:>8.2f} {line.bytes_down / 1e6:>8.2f} {line.seconds:>7.3f} {_clock(left):>7}")
 
@@ -28,7 +29,8 @@ class RoundLines:
     def __init__(self, title: str, rounds: int, *, quiet: bool = False) -> None:
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
         self.title, self.rounds, self.spent = title, rounds, 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn())
         self.progress = Progress(*columns, console=self.console, disable=quiet or not self.console.is_terminal, transient=True)
 
     def __enter__(self) -> RoundLines:
@@ -41,7 +43,7 @@ class RoundLines:
     def __call__(self, line: Line) -> None:
         """One round is over."""
         self.spent += line.seconds
-        self.console.print(_text(line, self.rounds, self.spent / line.round * (self.rounds - line.round)))
+        self.console.print(_text(line, self.spent / line.round * (self.rounds - line.round)))
         self.progress.advance(self.task)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
+from fedmtl.errors import TooManyFailures
 from fedmtl.runs.results import RunDirectory
 from fedmtl.scenario import Scenario
 from fedmtl.server.messages import to_params
@@ -56,7 +57,11 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objecti
         timeout = scenario.runtime.timeout
         replies = grid.send_and_receive(strategy.configure_train(number, arrays, config, grid), timeout=timeout)
         trained = time.perf_counter()
-        arrays = strategy.aggregate_train(number, replies)[0] or arrays
+        try:
+            arrays = strategy.aggregate_train(number, replies)[0] or arrays
+        except TooManyFailures:
+            files.journal("stopped", round=number, rejected=_reasons(strategy.round(number).rejected))
+            raise
         aggregated = time.perf_counter()
         messages = list(strategy.configure_evaluate(number, arrays, config, grid))
         if messages:
@@ -64,14 +69,19 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objecti
         end = time.perf_counter()
         now = strategy.rounds.pop(number)
         files.scores(now, objective.metrics, roster.tasks, roster.sizes)
-        seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated, "total": end - start}
+        seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated,
+                   "total": end - start}
         line = line_of(now, objective, seconds["total"])
         files.journal("round", round=number, seconds=seconds, sampled=len(now.sampled), accepted=len(now.accepted),
                       bytes={"up": now.bytes_up, "down": now.bytes_down, "evaluate": now.bytes_evaluate},
-                      rejected=[{"client": c, "reason": why} for c, why in sorted(now.rejected.items())],
+                      rejected=_reasons(now.rejected), unscored=_reasons(now.unscored),
                       train_loss=None if np.isnan(line.loss) else line.loss)
         listen(line)
     return to_params(arrays)
+
+
+def _reasons(clients: Mapping[int, str]) -> list[dict[str, int | str]]:
+    return [{"client": client, "reason": why} for client, why in sorted(clients.items())]
 
 
 def line_of(now: Round, objective: Objective, seconds: float) -> Line:
@@ -80,6 +90,7 @@ def line_of(now: Round, objective: Objective, seconds: float) -> Line:
     values = next((now.scores[part, model, primary] for part in ("val", "test", "train") for model in ("adapted", "personal")
                    if (part, model, primary) in now.scores and not np.isnan(now.scores[part, model, primary]).all()), None)
     losses = np.array([now.loss[c] for c in sorted(now.loss)])
+    losses = losses[np.isfinite(losses)]
     return Line(now.number, float(losses.mean()) if len(losses) else float("nan"),
                 float(np.nanmean(values)) if values is not None else float("nan"),
                 worst_tenth(values, objective.metrics[primary]) if values is not None else float("nan"),

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fedmtl.errors import DiskError
@@ -56,6 +58,7 @@ class RunDirectory:
 
     path: Path
     _files: dict[str, IO[str]] = field(default_factory=dict)
+    _who: tuple[list[int], str, dict[str, str]] | None = None
 
     def __post_init__(self) -> None:
         if (self.path / "scenario.toml").exists():
@@ -72,6 +75,20 @@ class RunDirectory:
         self.write("split.json", json.dumps(split_of(federation, primary)))
         self.journal("start", name=scenario.name)
 
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Says in the journal why a run ended early."""
+        if error is not None and not self._files["journal"].closed:
+            self.journal("failed", error=type(error).__name__, text=str(error))
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files.values():
+            file.close()
+
     def write(self, name: str, text: str) -> None:
         """Writes a file whole."""
         try:
@@ -79,31 +96,38 @@ class RunDirectory:
         except OSError as error:
             raise DiskError(f"{self.path / name} cannot be written: {error.strerror}") from error
 
-    def _append(self, file: str, entry: Mapping[str, Any]) -> None:
+    def _append(self, file: str, line: str) -> None:
         try:
-            self._files[file].write(json.dumps(entry) + "\n")
+            self._files[file].write(line + "\n")
             self._files[file].flush()
         except OSError as error:
             raise DiskError(f"{self.path / file}.jsonl cannot be written: {error.strerror}") from error
 
     def journal(self, event: str, **entry: Any) -> None:
         """One line of the journal, with the time."""
-        self._append("journal", {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry})
+        stamp = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._append("journal", json.dumps({"event": event, "time": stamp, **entry}))
 
     def scores(self, now: Round, directions: Mapping[str, str], tasks: list[str], sizes: Mapping[str, Any]) -> None:
         """One line for every (part, model, metric) of a round."""
+        if self._who is None or self._who[0] != now.scored:
+            columns = {"client": now.scored, "task": [tasks[c] for c in now.scored]}
+            counts = {part: json.dumps(sizes[part][now.scored].tolist()) for part in PARTS}
+            self._who = now.scored, json.dumps(columns)[1:-1], counts
         for (part, model, metric), values in now.scores.items():
-            self._append("metrics", {
-                "round": now.number, "split": part, "model": model, "metric": metric, "direction": directions[metric],
-                "client": now.scored, "task": [tasks[c] for c in now.scored],
-                "value": [None if np.isnan(v) else v for v in values.tolist()], "n": sizes[part][now.scored].tolist()})
+            head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,
+                               "direction": directions[metric]})[1:-1]
+            value = json.dumps([None if v != v else v for v in values.tolist()])
+            self._append("metrics", f'{{{head}, {self._who[1]}, "value": {value}, "n": {self._who[2][part]}}}')
 
     def finish(self, scenario: Scenario, state: Params, primary: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the last checkpoint and summary.json; returns the summary."""
-        for file in self._files.values():
-            file.close()
-        (self.path / "checkpoint").mkdir(exist_ok=True)
-        save_file({k: v.contiguous() for k, v in state.items()}, self.path / "checkpoint" / "shared.safetensors")
+        self.close()
+        try:
+            (self.path / "checkpoint").mkdir(exist_ok=True)
+            save_file({k: v.contiguous() for k, v in state.items()}, self.path / "checkpoint" / "shared.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise DiskError(f"{self.path / 'checkpoint'} cannot be written: {error}") from error
         frame = metrics.load_metrics(self.path)
         summary = {"name": scenario.name, "algorithm": scenario.algorithm.name, "seed": scenario.seed,
                    "rounds": scenario.rounds, **extra, "checksum": checksum(state), **metrics.summarise(frame, primary)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedmtl.client.store import MemoryStore
+from fedmtl.errors import ScenarioError
 from fedmtl.runs.console import RoundLines
 from fedmtl.runs.engine import Line, run_rounds
 from fedmtl.runs.results import RunDirectory, next_directory
@@ -23,7 +25,7 @@ from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
 from fedmtl.runtime.cohort import Host, device_of, federation_of
 from fedmtl.runtime.tap import tapped
-from fedmtl.scenario import Scenario, load_scenario
+from fedmtl.scenario import Overrides, Scenario, load_scenario, override
 from fedmtl.server.strategy import MethodStrategy
 from fedmtl.tasks.task import Federation
 
@@ -54,6 +56,12 @@ class RunResult:
 def resolve(scenario: Scenario, federation: Federation) -> Scenario:
     """The scenario with every "auto" of where and how it runs settled, so that it can be repeated."""
     kind, workers = choose(scenario, federation)
+    if kind == "ray" and find_spec("ray") is None:
+        if scenario.runtime.kind == "ray":
+            raise ScenarioError("runtime.kind", "ray is not installed here", allowed=["auto", "inline"])
+        kind, workers = "inline", 1
+    if kind == "ray" and scenario.runtime.gpus_per_worker > 0 and not torch.cuda.is_available():
+        raise ScenarioError("runtime.gpus-per-worker", "no CUDA device is available to this build of torch", allowed=["0"])
     scope = scenario.evaluation.clients
     if scope == "auto":
         scope = "all" if federation.clients <= 1000 else "sampled"
@@ -63,7 +71,7 @@ def resolve(scenario: Scenario, federation: Federation) -> Scenario:
                                        "evaluation": scenario.evaluation.model_copy(update={"clients": scope})})
 
 
-def run(scenario: str | Path | Scenario, overrides: Mapping[str, Any] | list[str] | tuple[str, ...] = (), *,
+def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
         out: str | Path | None = None, quiet: bool = True, verbose: bool = False) -> RunResult:
     """Runs a scenario to its end and returns its result.
 
@@ -72,21 +80,18 @@ def run(scenario: str | Path | Scenario, overrides: Mapping[str, Any] | list[str
     Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
     """
     begin = time.perf_counter()
-    if not isinstance(scenario, Scenario):
-        scenario = load_scenario(scenario, overrides)
+    scenario = override(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)
     files = RunDirectory(Path(out) if out is not None else next_directory(Path("runs"), stem_of(scenario)))
-    if scenario.runtime.kind == "flower":
-        from fedmtl.runtime.flower import simulate
+    with files:
+        if scenario.runtime.kind == "flower":
+            from fedmtl.runtime.flower import simulate
 
-        return simulate(scenario, lambda grid: conduct(scenario, federation, grid, files, begin, quiet=quiet), verbose=verbose)
-    with one_thread():
-        grid = open_grid(scenario, federation, verbose=verbose)
-        try:
+            return simulate(scenario, lambda grid: conduct(scenario, federation, grid, files, begin, quiet=quiet),
+                            verbose=verbose)
+        with one_thread(), closing(open_grid(scenario, federation, verbose=verbose)) as grid:
             return conduct(scenario, federation, grid, files, begin, quiet=quiet)
-        finally:
-            grid.close()
 
 
 @contextmanager
@@ -124,7 +129,7 @@ def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDi
     """
     grid, plan = tapped(grid), Host(scenario, federation, MemoryStore())
     model = {name: leaf.cpu() for name, leaf in plan.model.items()}
-    strategy = MethodStrategy(scenario, model, plan.wire)
+    strategy = MethodStrategy(scenario, model, plan.wire, plan.objective.metrics)
     primary = next(iter(plan.objective.metrics))
     files.begin(scenario, federation, primary)
     spent: list[Line] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fedmtl import keys, trees
-from fedmtl.algorithms.steps import Client, Signature
+from fedmtl.algorithms.steps import Client, Rows, Signature
 from fedmtl.client.store import Store
-from fedmtl.errors import PrivacyError, ScenarioError
+from fedmtl.errors import FedmtlError, PrivacyError, ScenarioError
 from fedmtl.models.base import Layout, make_net, state_of
 from fedmtl.models.stacked import Forward
 from fedmtl.scenario import Scenario
@@ -28,6 +29,10 @@ from fedmtl.trees import Params
 Numbers = npt.NDArray[np.float64]
 EVAL_ROWS = 64
 """Rows of each client in one evaluation batch: fixed, so that a client's scores do not depend on its neighbours."""
+CACHE = 256
+"""Cohorts whose index is kept from one round to the next."""
+CACHE_BYTES = 2**27
+"""The rows that may be kept gathered for evaluation, in bytes."""
 
 
 def federation_of(scenario: Scenario, only: Sequence[int] | None = None) -> Federation:
@@ -63,6 +68,17 @@ Scores = dict[tuple[PartName, str, str], Numbers]
 """(part, model, metric) to one value a client."""
 
 
+@dataclass
+class _Index:
+    """Where a cohort's rows are. counts: [C, parts] rows to score; rows: of each client, part after part."""
+
+    train: Rows
+    counts: npt.NDArray[np.int64]
+    rows: list[npt.NDArray[np.int64]]
+    blocks: list[tuple[Tensor, Tensor, Tensor]] | None = None
+    """The evaluation batches (x, y, weight [C, parts, EVAL_ROWS]), where they are kept."""
+
+
 class Host:
     """The clients that live in one process: their data, their private state, the model and the method."""
 
@@ -80,6 +96,7 @@ class Host:
         self.model = state_of(net)
         self.wire = self.signature.layout.select(self.method.wire)
         self.width = self.choose_width()
+        self._indices: OrderedDict[tuple[int, ...], _Index] = OrderedDict()
 
     def choose_width(self) -> int:
         """Clients in a cohort. "auto" depends on the model and the device alone, never on a clock."""
@@ -126,9 +143,23 @@ class Host:
 
     def client(self, slots: Sequence[int], round: int, purpose: str) -> Client:
         """The cohort that a method sees."""
-        return Client(self.signature, self.x, self.y, [self.federation.part(c, "train") for c in slots],
+        return Client(self.signature, self.x, self.y, self._index(tuple(slots)).train,
                       keys.stream(self.scenario.seed, purpose, round, np.asarray(slots)), self.scenario.optimizer,
                       self.scenario.training.batch_size, self.scenario.training.epochs, round)
+
+    def _index(self, slots: tuple[int, ...]) -> _Index:
+        """The rows of a cohort, kept for the next round while there is room."""
+        if slots in self._indices:
+            self._indices.move_to_end(slots)
+            return self._indices[slots]
+        parts = [part for part in PARTS if part in self.scenario.evaluation.parts]
+        made = _Index(Rows.of([self.federation.part(c, "train") for c in slots]),
+                      np.array([[len(self.federation.part(c, part)) for part in parts] for c in slots]),
+                      [np.concatenate([self.federation.part(c, part) for part in parts]) for c in slots])
+        self._indices[slots] = made
+        if len(self._indices) > CACHE:
+            self._indices.popitem(last=False)
+        return made
 
     def kept(self, client: Client, chunk: Sequence[int], slots: Sequence[int]) -> dict[str, Any]:
         """The private state of a cohort, made now for clients that have none yet."""
@@ -173,6 +204,25 @@ class Host:
 
     def _train_chunk(self, round: int, chunk: list[int], slots: list[int], params: Params,
                      failed: dict[int, str]) -> tuple[list[int], Params, list[float]]:
+        """A cohort's round; where a client's code or data raises, the others go on without it."""
+        try:
+            return self._train_together(round, chunk, slots, params, failed)
+        except FedmtlError:
+            raise
+        except Exception as error:  # a user's own method, model or loss may raise anything; it becomes a journal line
+            if len(chunk) == 1:
+                failed[chunk[0]] = f"{type(error).__name__}: {error}"
+                return [], {}, []
+        done, rows, loss = [], [], []
+        for one, alone in (pair for client in chunk for pair in self.chunks([client])):
+            ids, sent, losses = self._train_chunk(round, one, alone, params, failed)
+            done += ids
+            rows += [sent] if ids else []
+            loss += losses
+        return done, {name: torch.cat([sent[name] for sent in rows]) for name in rows[0]} if rows else {}, loss
+
+    def _train_together(self, round: int, chunk: list[int], slots: list[int], params: Params,
+                        failed: dict[int, str]) -> tuple[list[int], Params, list[float]]:
         client = self.client(slots, round, "batches")
         sent, kept = self.method.local(client, self.received(params, slots), self.kept(client, chunk, slots))
         self.guard(sent)
@@ -203,9 +253,12 @@ class Host:
         for chunk, slots in self.chunks(order_of(self.federation.bounds[:, 3] - self.federation.bounds[:, 0], clients)):
             client = self.client(slots, round, "adapt")
             received = self.received(params, slots)
-            where = [place[c] for c in chunk]
+            where = np.array([place[c] for c in chunk])
+            before: tuple[Params, dict[tuple[PartName, str], Numbers]] | None = None
             for kind, model in self.models(client, received, self.kept(client, chunk, slots)):
-                for (part, metric), values in self._score(slots, model).items():
+                if before is None or any(model[name] is not leaf for name, leaf in before[0].items()):
+                    before = model, self._score(slots, model)
+                for (part, metric), values in before[1].items():
                     column = out.setdefault((part, kind, metric), np.full(len(clients), np.nan))
                     column[where] = values[: len(chunk)]
         return out
@@ -221,26 +274,46 @@ class Host:
             yield "adapted", self.method.adapt(client, {name: personal[name] for name in names})
 
     @torch.no_grad()
-    def _score(self, slots: list[int], model: Params) -> dict[tuple[PartName, str], Numbers]:
-        parts = [part for part in PARTS if part in self.scenario.evaluation.parts]
-        rows = [np.concatenate([self.federation.part(c, part) for part in parts]) for c in slots]
-        counts = np.array([[len(self.federation.part(c, part)) for part in parts] for c in slots])
-        ends = counts.cumsum(1)
+    def _score(self, slots: Sequence[int], model: Params) -> dict[tuple[PartName, str], Numbers]:
+        index = self._index(tuple(slots))
         totals: dict[str, Tensor] = {}
-        for start in range(0, max(len(r) for r in rows), EVAL_ROWS):
-            index = np.zeros((len(slots), EVAL_ROWS), np.int64)
-            for slot, r in enumerate(rows):
-                piece = r[start : start + EVAL_ROWS]
-                index[slot, : len(piece)] = piece
-            position = np.arange(start, start + EVAL_ROWS)
-            mask = (position < ends[..., None]) & (position >= (ends - counts)[..., None])
-            flat = torch.from_numpy(index).flatten().to(self.device)
-            x = self.x.index_select(0, flat).unflatten(0, index.shape)
-            y = self.y.index_select(0, flat).unflatten(0, index.shape)
-            weight = torch.from_numpy(mask).to(self.device, self.dtype)
+        for x, y, weight in self._blocks(index):
             for name, values in self.objective.rows(self.signature.forward(model, x), y).items():
-                totals[name] = totals.get(name, 0) + (values.unsqueeze(1) * weight).sum(2)
+                part = (values.unsqueeze(1) * weight).sum(2)
+                totals[name] = totals[name] + part if name in totals else part
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = {name: t.double().cpu().numpy() / counts for name, t in totals.items()}
+            means = {name: t.double().cpu().numpy() / index.counts for name, t in totals.items()}
+        parts = [part for part in PARTS if part in self.scenario.evaluation.parts]
         scores = self.objective.scores(means)
         return {(part, metric): values[:, i] for metric, values in scores.items() for i, part in enumerate(parts)}
+
+    def _blocks(self, index: _Index) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The evaluation batches of a cohort; kept gathered where all the clients' fit into CACHE_BYTES."""
+        if index.blocks is not None:
+            yield from index.blocks
+            return
+        made = []
+        for start in range(0, max(len(rows) for rows in index.rows), EVAL_ROWS):
+            block = self._block(index, start)
+            yield block
+            if self._keeps_blocks:
+                made.append(block)
+        if self._keeps_blocks:
+            index.blocks = made
+
+    @cached_property
+    def _keeps_blocks(self) -> bool:
+        rows = self.federation.clients * EVAL_ROWS
+        return rows * self.x[0].numel() * self.x.element_size() <= CACHE_BYTES
+
+    def _block(self, index: _Index, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        ends = index.counts.cumsum(1)
+        place = np.zeros((len(index.rows), EVAL_ROWS), np.int64)
+        for slot, rows in enumerate(index.rows):
+            piece = rows[start : start + EVAL_ROWS]
+            place[slot, : len(piece)] = piece
+        position = np.arange(start, start + EVAL_ROWS)
+        mask = (position < ends[..., None]) & (position >= (ends - index.counts)[..., None])
+        flat = torch.from_numpy(place).flatten().to(self.device)
+        return (self.x.index_select(0, flat).unflatten(0, place.shape), self.y.index_select(0, flat).unflatten(0, place.shape),
+                torch.from_numpy(mask).to(self.device, self.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,9 +41,20 @@ def to_arrays(params: Params) -> ArrayRecord:
     return ArrayRecord({name: Array(leaf.detach().cpu().contiguous().numpy()) for name, leaf in params.items()})
 
 
+def _decode(array: Array) -> npt.NDArray[Any]:
+    """Array.numpy() without parsing the header that repeats dtype and shape: the numbers are at the end of the bytes."""
+    dtype = np.dtype(array.dtype)
+    size = dtype.itemsize * math.prod(array.shape)
+    if array.stype != "numpy.ndarray" or dtype.hasobject or not 0 <= len(array.data) - size <= 65536:
+        raise ValueError(f"an array of {array.stype} {array.dtype} {list(array.shape)} cannot have {len(array.data)} bytes")
+    if b"'fortran_order': True" in array.data[: len(array.data) - size]:
+        raise ValueError("an array in Fortran order")
+    return np.frombuffer(bytearray(array.data), dtype, offset=len(array.data) - size).reshape(array.shape)
+
+
 def to_numpy(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     """Flower's record as numpy arrays. Raises ValueError where bytes are no arrays; never unpickles."""
-    return {name: array.numpy() for name, array in record.items()}
+    return {name: _decode(array) for name, array in record.items()}
 
 
 def to_params(record: ArrayRecord) -> Params:
@@ -78,6 +90,11 @@ def size_of(params: Params) -> int:
     return sum(leaf.numel() * leaf.element_size() for leaf in params.values())
 
 
-def column(records: RecordDict, name: str) -> npt.NDArray[Any]:
+def about(message: Message) -> dict[str, Any]:
+    """What a message asks or answers beside its arrays and columns. Raises KeyError where it is absent."""
+    return dict(message.content.config_records[ABOUT])
+
+
+def column(message: Message, name: str) -> npt.NDArray[Any]:
     """One column of a reply. Raises KeyError where it is absent."""
-    return np.asarray(records.metric_records[CLIENTS][name])
+    return np.asarray(message.content.metric_records[CLIENTS][name])

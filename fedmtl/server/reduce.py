@@ -28,7 +28,9 @@ def deal(sizes: npt.NDArray[np.int64], shards: int) -> npt.NDArray[np.int64]:
 
 def order_of(sizes: npt.NDArray[np.int64], clients: Sequence[int]) -> list[int]:
     """`clients` in the order in which they are added: by falling size, then by id."""
-    return sorted(clients, key=lambda client: (-int(sizes[client]), client))
+    ids = np.asarray(clients, dtype=np.int64)
+    ordered: list[int] = ids[np.lexsort((ids, -sizes[ids]))].tolist()
+    return ordered
 
 
 @dataclass
@@ -42,10 +44,10 @@ class ShardSums:
         """Adds rows [K, ...] with weights [K] to the sums of their shards [K]."""
         index, weight = torch.from_numpy(shard), torch.from_numpy(weights)
         for name, leaf in rows.items():
-            flat = leaf.detach().to("cpu", torch.float64).flatten(1)
+            flat = leaf.detach().flatten(1).to("cpu", torch.float64, copy=True).mul_(weight.unsqueeze(1))
             if name not in self.sums:
                 self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
-            self.sums[name].view(self.shards, -1).index_add_(0, index, flat * weight.unsqueeze(1))
+            self.sums[name].view(self.shards, -1).index_add_(0, index, flat)
 
     def merge(self, shard: Sequence[int], sums: Mapping[str, Tensor]) -> None:
         """Takes over the sums [len(shard), ...] of whole shards from whoever computed them."""

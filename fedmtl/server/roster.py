@@ -11,7 +11,7 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fedmtl.errors import FedmtlError
-from fedmtl.server.messages import ABOUT, column, request
+from fedmtl.server.messages import about, column, request
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Roster:
             for reply in grid.send_and_receive(messages, timeout=max(deadline - time.monotonic(), 1.0)):
                 if reply.has_error():
                     raise FedmtlError(f"a node could not start: {reply.error.reason}")
-                about = reply.content.config_records[ABOUT]
-                registered = int(about["registered"])
-                roster._welcome(reply.metadata.src_node_id, column(reply.content, "client").tolist(), registered)
-                roster.trusted &= bool(about["trusted"])
+                told = about(reply)
+                registered = int(told["registered"])
+                roster._welcome(reply.metadata.src_node_id, column(reply, "client").tolist(), registered)
+                roster.trusted &= bool(told["trusted"])
                 for part in ("train", "val", "test"):
                     values = roster.sizes.setdefault(part, np.zeros(registered, np.int64))
-                    values[column(reply.content, "client")] = column(reply.content, part)
-                for client, task in zip(column(reply.content, "client"), about["tasks"], strict=True):
+                    values[column(reply, "client")] = column(reply, part)
+                for client, task in zip(column(reply, "client"), told["tasks"], strict=True):
                     roster.tasks[client] = task
         return roster
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e18
-"""Values beyond this are no model's parameters; their squares leave float32."""
+"""A tensor of a larger norm is no model's: its squares leave float32."""
 
 
 def finite(rows: Mapping[str, Tensor]) -> Tensor:
     """Which rows hold only usable numbers: leaves [K, ...] to [K] bool."""
-    checks = [(leaf.flatten(1).abs() <= LARGEST).all(1) for leaf in rows.values() if leaf.is_floating_point()]
+    checks = [torch.linalg.vector_norm(leaf.flatten(1), dim=1) <= LARGEST for leaf in rows.values() if leaf.is_floating_point()]
     return torch.stack(checks).all(0) if checks else torch.ones(0, dtype=torch.bool)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from fedmtl import keys
 from fedmtl.errors import PrivacyError, TooManyFailures
 from fedmtl.scenario import Scenario
 from fedmtl.server import screen
-from fedmtl.server.messages import (ABOUT, ARRAYS, LEAKED, column, request, size_of, to_arrays, to_numpy, to_params)
+from fedmtl.server.admit import Answer, RejectedError, odd_ones_out, read_answer, read_scores
+from fedmtl.server.messages import LEAKED, request, size_of, to_arrays, to_params
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.roster import Roster
 from fedmtl.trees import Params
@@ -25,7 +26,7 @@ from fedmtl.trees import Params
 
 @dataclass
 class Round:
-    """What happened in one round. loss, scores: one value a client, in the order of `accepted` or `scored`."""
+    """What happened in one round. rejected, unscored: client to reason; scores: one value a client, in the order of `scored`."""
 
     number: int
     sampled: list[int] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Round:
     rejected: dict[int, str] = field(default_factory=dict)
     loss: dict[int, float] = field(default_factory=dict)
     scored: list[int] = field(default_factory=list)
+    unscored: dict[int, str] = field(default_factory=dict)
     scores: dict[tuple[str, ...], npt.NDArray[np.float64]] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -51,14 +53,19 @@ class _Accepted:
 
 
 class MethodStrategy(Strategy):
-    """Runs one method of `scenario` from the initial model; `rounds` keeps what happened, round by round."""
+    """Runs one method of `scenario` from the initial model; `rounds` keeps what happened, round by round.
 
-    def __init__(self, scenario: Scenario, model: Params, wire: frozenset[str]) -> None:
+    metrics: the scores that clients report; anything else in their replies is refused.
+    """
+
+    def __init__(self, scenario: Scenario, model: Params, wire: frozenset[str],
+                 metrics: Collection[str] = ("accuracy", "mse", "rmse", "loss")) -> None:
         self.scenario, self.method, self.like = scenario, scenario.method, model
         self.initial = self.method.init(model, wire)
-        self.wire = wire
+        self.wire, self.metrics = wire, metrics
         self.roster: Roster | None = None
         self.rounds: dict[int, Round] = {}
+        self._made: tuple[ArrayRecord, Params] | None = None
 
     def initial_arrays(self) -> ArrayRecord:
         """The server's state before the first round."""
@@ -94,9 +101,16 @@ class MethodStrategy(Strategy):
             return np.ones(len(clients))
         return self._roster.sizes["train"][clients].astype(np.float64)
 
+    def _state(self, arrays: ArrayRecord) -> Params:
+        """The server's state that `arrays` holds; what this strategy made itself is not decoded again."""
+        if self._made is None or self._made[0] is not arrays:
+            self._made = arrays, to_params(arrays)
+        return self._made[1]
+
     def _requests(self, kind: str, number: int, clients: list[int], arrays: ArrayRecord, weighted: bool) -> list[Message]:
-        state = to_params(arrays) if any(name.startswith("server/") for name in arrays) else None
-        sent = arrays if state is None else to_arrays(self.method.sends(state))
+        state = self._state(arrays)
+        sends = self.method.sends(state)
+        sent = arrays if sends.keys() == state.keys() else to_arrays(sends)
         out = []
         for node, mine in sorted(self._roster.by_node(clients).items(), key=lambda pair: pair[1][0]):
             about: dict[str, Any] = {"round": number, "clients": mine}
@@ -109,8 +123,8 @@ class MethodStrategy(Strategy):
         """One message for each node that holds a client of this round."""
         roster, now = self.join(grid), self.round(server_round)
         now.sampled = self.pick(server_round)
-        self._state = to_params(arrays)
-        now.bytes_down = size_of(self.method.sends(self._state)) * len(now.sampled)
+        self._before = self._state(arrays)
+        now.bytes_down = size_of(self.method.sends(self._before)) * len(now.sampled)
         return self._requests(MessageType.TRAIN, server_round, now.sampled, arrays, roster.trusted)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -121,12 +135,23 @@ class MethodStrategy(Strategy):
         now = self.round(server_round)
         sums = ShardSums(self.scenario.runtime.shards)
         rows: dict[int, Params] = {}
+        leaks: list[str] = []
         by_node = self._roster.by_node(now.sampled)
         for reply in replies:
-            self._admit(reply, by_node.pop(reply.metadata.src_node_id, []), now, sums, rows)
+            asked = by_node.pop(reply.metadata.src_node_id, [])
+            try:
+                self._admit(read_answer(reply, asked, trusted=self._roster.trusted), asked, now, sums, rows)
+            except RejectedError as error:
+                now.rejected |= dict.fromkeys(asked, str(error))
+                leaks += [str(error)] if asked and reply.has_error() and reply.error.code == LEAKED else []
         for clients in by_node.values():
             now.rejected |= dict.fromkeys(clients, "no reply in time")
+        for client, reason in odd_ones_out(rows).items():
+            now.rejected[client] = reason
+            del rows[client], now.loss[client]
         now.accepted = order_of(self._roster.sizes["train"], [*now.accepted, *rows])
+        if leaks and not now.accepted:  # it is the method, not one client that says so
+            raise PrivacyError(leaks[0])
         for client in now.accepted:
             if client in rows:
                 sums.add(rows[client], self.weights([client]), self.shard[[client]])
@@ -135,44 +160,35 @@ class MethodStrategy(Strategy):
             return None, None
         sample = {name: self.like[name.rsplit("/", 1)[-1]] for name in sums.sums}
         now.bytes_up = size_of(sample) * len(now.accepted)
-        state = self.method.server(self._state, _Accepted(sums, float(self.weights(sorted(now.accepted)).sum()), sample))
+        state = self.method.server(self._before, _Accepted(sums, float(self.weights(sorted(now.accepted)).sum()), sample))
+        self._made = to_arrays(state), state
         metrics = MetricRecord({"client": sorted(now.accepted), "loss": [now.loss[c] for c in sorted(now.accepted)]})
-        return to_arrays(state), metrics
+        return self._made[0], metrics
 
-    def _admit(self, reply: Message, clients: list[int], now: Round, sums: ShardSums, rows: dict[int, Params]) -> None:
-        if reply.has_error():
-            if reply.error.code == LEAKED:
-                raise PrivacyError(reply.error.reason)
-            now.rejected |= dict.fromkeys(clients, reply.error.reason)
+    def _admit(self, answer: Answer, asked: list[int], now: Round, sums: ShardSums, rows: dict[int, Params]) -> None:
+        """Takes from an answer what stands up to the screen. Raises RejectedError where nothing in it does."""
+        loss = dict(zip(answer.clients, answer.loss.tolist(), strict=True))
+        if answer.shards is not None:
+            sums.merge(answer.shards, {name: torch.from_numpy(array) for name, array in answer.arrays.items()})
+            now.accepted += answer.clients
+            now.loss |= loss
+            now.rejected |= answer.failed
             return
-        try:
-            about = reply.content.config_records[ABOUT]
-            names = column(reply.content, "client").astype(np.int64).tolist()
-            claimed, loss = column(reply.content, "num-examples"), column(reply.content, "loss")
-            arrays = to_numpy(reply.content.array_records[ARRAYS])
-            now.rejected |= dict(zip(about["failed"], about["reasons"], strict=True))
-        except (KeyError, ValueError) as error:
-            now.rejected |= dict.fromkeys(clients, f"malformed reply: {type(error).__name__} {error}")
-            return
-        if about["form"] == "sums" and self._roster.trusted:
-            sums.merge(list(about["shards"]), {k: torch.from_numpy(v) for k, v in arrays.items()})
-            now.accepted += names
-            now.loss |= dict(zip(names, loss.tolist(), strict=True))
-            return
-        problem = screen.check_reply(arrays, {n: t for n, t in self.like.items() if n in self.wire}, len(names))
-        if problem or not set(names) <= set(clients):
-            now.rejected |= dict.fromkeys(clients, problem or f"it answers for clients {names}, but was asked for {clients}")
-            return
-        stacked = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        usable = screen.finite(stacked).tolist() if stacked else [True] * len(names)
-        for slot, client in enumerate(names):
-            wrong = screen.check_weight(float(claimed[slot]), float(self._roster.sizes["train"][client]))
+        wanted = {name: leaf for name, leaf in self.like.items() if name in self.wire}
+        problem = screen.check_reply(answer.arrays, wanted, len(answer.clients))
+        if problem:
+            raise RejectedError(problem)
+        now.rejected |= answer.failed
+        stacked = {name: torch.from_numpy(array) for name, array in answer.arrays.items()}
+        usable = screen.finite(stacked).tolist() if stacked else [True] * len(answer.clients)
+        for slot, client in enumerate(answer.clients):
+            wrong = screen.check_weight(float(answer.claimed[slot]), float(self._roster.sizes["train"][client]))
             wrong = wrong or (None if usable[slot] else "its parameters are not finite")
             if wrong:
                 now.rejected[client] = wrong
             else:
                 rows[client] = {name: leaf[slot : slot + 1] for name, leaf in stacked.items()}
-                now.loss[client] = float(loss[slot])
+                now.loss[client] = loss[client]
 
     def _judge(self, now: Round) -> None:
         if len(now.rejected) > self.scenario.server.max_failures * len(now.sampled):
@@ -188,25 +204,38 @@ class MethodStrategy(Strategy):
         roster = self.join(grid)
         scope = self.scenario.evaluation.clients
         now.scored = now.sampled if scope == "sampled" else list(range(roster.clients))
-        now.bytes_evaluate = size_of(self.method.sends(to_params(arrays))) * len(now.scored)
+        now.bytes_evaluate = size_of(self.method.sends(self._state(arrays))) * len(now.scored)
         return self._requests(MessageType.EVALUATE, server_round, now.scored, arrays, False)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Every client's scores, kept apart in `rounds`; the record holds them as lists."""
+        """Every client's scores, kept apart in `rounds`; the record holds their plain means."""
         now = self.round(server_round)
         place = {client: i for i, client in enumerate(now.scored)}
+        by_node, expected = self._roster.by_node(now.scored), self._expected_scores()
         for reply in replies:
-            if reply.has_error():
+            asked = by_node.pop(reply.metadata.src_node_id, [])
+            try:
+                clients, scores = read_scores(reply, asked, expected)
+            except RejectedError as error:
+                now.unscored |= dict.fromkeys(asked, str(error))
                 continue
-            metrics = reply.content.metric_records["clients"]
-            where = [place[c] for c in metrics["client"]]
-            for name, values in metrics.items():
-                if name != "client":
-                    key = tuple(name.split("/"))
-                    now.scores.setdefault(key, np.full(len(now.scored), np.nan))[where] = values
+            where = [place[client] for client in clients]
+            now.unscored |= dict.fromkeys(sorted(set(asked) - set(clients)), "its node's reply leaves it out")
+            for key, values in scores.items():
+                now.scores.setdefault(key, np.full(len(now.scored), np.nan))[where] = values
+        for silent in by_node.values():
+            now.unscored |= dict.fromkeys(silent, "no reply in time")
         if not now.scores:
             return None
-        return MetricRecord({"client": now.scored} | {"/".join(k): v.tolist() for k, v in now.scores.items()})
+        return MetricRecord({"/".join(key): float(np.nanmean(values)) for key, values in now.scores.items()
+                             if not np.isnan(values).all()})
+
+    def _expected_scores(self) -> set[tuple[str, ...]]:
+        """(part, model, metric) of everything that a client of this method can be scored on."""
+        models = {"personal"} | ({"adapted"} if self.method.adapts else set())
+        if set(self.like) <= set(self.method.sends(self.initial)):
+            models.add("global")
+        return {(part, model, metric) for part in self.scenario.evaluation.parts for model in models for metric in self.metrics}
 
     def summary(self) -> None:
         """Nothing to log: fedmtl's console says what runs."""

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedmtl.errors import ScenarioError
 from fedmtl.tasks.task import Samples
@@ -53,8 +53,7 @@ class Classification(Objective):
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         """-log softmax(out)[y]."""
-        chosen: Tensor = torch.logsumexp(out, -1) - out.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        return chosen
+        return F.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").unflatten(0, y.shape)
 
     def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Hits and losses."""

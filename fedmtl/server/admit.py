@@ -1,0 +1,118 @@
+"""Reading replies: whatever is wrong with one is the fault of who sent it, and costs nobody else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Message
+
+from fedmtl.server.messages import ARRAYS, about, column, to_numpy
+from fedmtl.trees import Params
+
+Numbers = npt.NDArray[Any]
+
+
+class RejectedError(Exception):
+    """A reply that cannot be used; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply to a train message. clients: [K] who answered; claimed, loss: [K]; failed: the others, with reasons.
+
+    arrays: leaves [K, ...], or where `shards` holds shard numbers, sums over whole shards [len(shards), ...].
+    """
+
+    clients: list[int]
+    claimed: Numbers
+    loss: Numbers
+    failed: dict[int, str]
+    arrays: dict[str, Numbers]
+    shards: list[int] | None
+
+
+def read_answer(reply: Message, asked: Sequence[int], *, trusted: bool) -> Answer:
+    """A node's reply for the clients it was asked for. Raises RejectedError; sums are taken from trusted nodes only."""
+    if reply.has_error():
+        raise RejectedError(reply.error.reason or f"error {reply.error.code}")
+    try:
+        clients, told = _clients(reply, asked), about(reply)
+        claimed, loss = (_column(reply, name, len(clients)) for name in ("num-examples", "loss"))
+        failed = _failed(told, asked)
+        arrays = to_numpy(reply.content.array_records[ARRAYS])
+        shards = [int(shard) for shard in _list(told["shards"])] if trusted and told["form"] == "sums" else None
+    except RejectedError:
+        raise
+    except Exception as error:  # bytes from outside: numpy alone raises a dozen kinds
+        raise RejectedError(f"malformed reply: {type(error).__name__}: {error}") from error
+    silent = set(asked) - set(clients) - set(failed)
+    failed |= dict.fromkeys(sorted(silent), "its node's reply leaves it out")
+    return Answer(clients, claimed, loss, failed, arrays, shards)
+
+
+def read_scores(reply: Message, asked: Sequence[int],
+                expected: Collection[tuple[str, ...]]) -> tuple[list[int], dict[tuple[str, ...], Numbers]]:
+    """(clients [K], (part, model, metric) to [K]) of a reply to an evaluate message. Raises RejectedError."""
+    if reply.has_error():
+        raise RejectedError(reply.error.reason or f"error {reply.error.code}")
+    try:
+        clients = _clients(reply, asked)
+        names = [tuple(str(name).split("/")) for name in _list(about(reply)["scores"])]
+        table = to_numpy(reply.content.array_records[ARRAYS])["scores"]
+        if table.shape != (len(names), len(clients)) or table.dtype != np.float64:
+            raise RejectedError(f"malformed reply: scores {table.dtype} {list(table.shape)}, expected {len(names)} x {len(clients)}")
+        scores = dict(zip(names, table, strict=True))
+    except RejectedError:
+        raise
+    except Exception as error:
+        raise RejectedError(f"malformed reply: {type(error).__name__}: {error}") from error
+    strange = sorted("/".join(key) for key in set(scores) - set(expected))
+    if strange:
+        raise RejectedError(f"unexpected scores {strange[:3]}")
+    return clients, scores
+
+
+def odd_ones_out(rows: Mapping[int, Params]) -> dict[int, str]:
+    """Clients that sent other parameters than most did (of equal numbers: than those who sent more), with the reason.
+
+    A mean over some of the clients would otherwise be divided by the weight of all.
+    """
+    sets = Counter(frozenset(row) for row in rows.values())
+    usual = max(sets, key=lambda names: (sets[names], len(names), sorted(names)), default=frozenset())
+    return {client: f"parameters {sorted(usual ^ set(row))[:3]} are missing, or nobody else sent them"
+            for client, row in rows.items() if set(row) != usual}
+
+
+def _clients(reply: Message, asked: Sequence[int]) -> list[int]:
+    ids = column(reply, "client")
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise RejectedError("malformed reply: client ids must be a list of integers")
+    clients: list[int] = ids.astype(np.int64).tolist()
+    if not set(clients) <= set(asked):
+        raise RejectedError(f"it answers for clients {clients[:3]}, but was asked for {list(asked)[:3]}")
+    if len(set(clients)) < len(clients):
+        raise RejectedError("it answers twice for one client")
+    return clients
+
+
+def _column(reply: Message, name: str, length: int) -> Numbers:
+    values = column(reply, name)
+    if values.shape != (length,):
+        raise RejectedError(f"malformed reply: '{name}' must hold a number for each of {length} clients")
+    return values.astype(np.float64)
+
+
+def _list(values: object) -> list[Any]:
+    if not isinstance(values, list):
+        raise RejectedError("malformed reply: a list is missing")
+    return values
+
+
+def _failed(told: Mapping[str, Any], asked: Sequence[int]) -> dict[int, str]:
+    said = zip(_list(told["failed"]), _list(told["reasons"]), strict=True)
+    return {int(client): str(reason) for client, reason in said if client in asked}
