@@ -1,6 +1,7 @@
 """Optimisers for a cohort: torch.optim's update rules, slice by slice, where clients may rest while others step.
 
-torch.optim itself cannot leave a client's slice of a tensor, its momentum and its decay untouched.
+torch.optim itself cannot leave a client's slice of a tensor, its momentum and its decay untouched. Clients of a cohort stand in
+order of falling size, so those that still have a batch are always the first ones: a step updates the first `active` slices.
 """
 
 from __future__ import annotations
@@ -33,26 +34,18 @@ class Optimizer(ABC):
         """The names of the buffers kept for each parameter."""
 
     @abstractmethod
-    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The new parameter and buffers of one leaf [C, ...]; `step` [C, 1, ...] counts a client's steps from 1."""
+    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: int) -> None:
+        """Writes the new values into p and the buffers of one leaf [A, ...]; `step` counts from 1."""
 
-    def step(self, params: Params, grads: Params, state: State, steps: Tensor, active: Tensor | None) -> tuple[Params, State]:
-        """One step, which may write into `params`. steps: [C], each client's number of steps with this one; active: [C] bool,
-        or None for everyone."""
-        new_params: Params = {}
-        new_state: State = {slot: {} for slot in state}
+    @torch.no_grad()
+    def step(self, params: Params, grads: Params, state: State, step: int, active: int | None = None) -> None:
+        """One step, in place, of the first `active` clients (None: of all); the others keep every bit.
+
+        step: the number of this step, from 1, the same for all who make it.
+        """
         for name, p in params.items():
-            shape = (-1, *[1] * (p.dim() - 1))
-            old = {slot: leaves[name] for slot, leaves in state.items()}
-            new, buffers = self.update(p, grads[name], old, steps.reshape(shape))
-            if active is not None:
-                here = active.reshape(shape)
-                new = torch.where(here, new, p)
-                buffers = {slot: torch.where(here, leaf, old[slot]) for slot, leaf in buffers.items()}
-            new_params[name] = new
-            for slot, leaf in buffers.items():
-                new_state[slot][name] = leaf
-        return new_params, new_state
+            buffers = {slot: leaves[name][:active] for slot, leaves in state.items()}
+            self.update(p[:active], grads[name][:active], buffers, step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +58,13 @@ class Sgd(Optimizer):
         """The momentum buffer, where there is momentum."""
         return ("momentum",) if self.momentum else ()
 
-    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: int) -> None:
         """b <- momentum b + (g + decay p); p <- p - lr b."""
         if self.weight_decay:
             g = torch.add(g, p, alpha=self.weight_decay)
-        if not self.momentum:
-            return torch.add(p, g, alpha=-self.lr), {}
-        buffer = torch.add(g, buffers["momentum"], alpha=self.momentum)
-        return torch.add(p, buffer, alpha=-self.lr), {"momentum": buffer}
+        if self.momentum:
+            g = buffers["momentum"].mul_(self.momentum).add_(g)
+        p.add_(g, alpha=-self.lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +82,17 @@ class Adam(Optimizer):
         """The first and second moment."""
         return ("m", "v")
 
-    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: int) -> None:
         """Algorithm 1 of the paper."""
         if self.weight_decay:
             g = torch.add(g, p, alpha=self.weight_decay)
-        return self._adam(p, g, buffers, step)
+        self._adam(p, g, buffers, step)
 
-    def _adam(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        m = torch.lerp(buffers["m"], g, 1 - self.beta1)
-        v = buffers["v"] * self.beta2 + g.square() * (1 - self.beta2)
-        t = step.to(p.dtype)
-        denominator = (v / (1 - self.beta2**t)).sqrt() + self.eps
-        return p - self.lr * (m / (1 - self.beta1**t)) / denominator, {"m": m, "v": v}
+    def _adam(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: int) -> None:
+        m = buffers["m"].lerp_(g, 1 - self.beta1)
+        v = buffers["v"].mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        denominator = (v / (1 - self.beta2**step)).sqrt_().add_(self.eps)
+        p.addcdiv_(m, denominator, value=-self.lr / (1 - self.beta1**step))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +104,7 @@ class Adamw(Adam):
 
     weight_decay: Amount = 0.01
 
-    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def update(self, p: Tensor, g: Tensor, buffers: dict[str, Tensor], step: int) -> None:
         """Algorithm 2 of the paper."""
-        return self._adam(p * (1 - self.lr * self.weight_decay), g, buffers, step)
+        p.mul_(1 - self.lr * self.weight_decay)
+        self._adam(p, g, buffers, step)

@@ -25,12 +25,15 @@ from fedmtl.trees import Params
 
 @dataclass(frozen=True)
 class Batch:
-    """x: [C, B, ...]; y: [C, B, ...]; weight: [C, B], 1/count on real rows and 0 on padding; noise: [C] dropout keys."""
+    """x: [C, B, ...]; y: [C, B, ...]; weight: [C, B], 1/count on real rows and 0 on padding; noise: [C] dropout keys.
+
+    active: how many clients, the first ones, still have rows.
+    """
 
     x: Tensor
     y: Tensor
     weight: Tensor
-    active: Tensor | None
+    active: int
     noise: Tensor | None
 
 
@@ -48,15 +51,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Rows:
-    """The training rows of C clients: padded [C, longest] row numbers, counts [C]."""
+    """The training rows of C clients in order of falling size: padded [C, longest] row numbers, counts [C]."""
 
     padded: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: Sequence[npt.NDArray[np.int64]]) -> Rows:
-        """From the row numbers of each client."""
+        """From the row numbers of each client. Raises ValueError where a client has more rows than the one before it."""
         counts = np.array([len(r) for r in rows])
+        if (np.diff(counts) > 0).any():
+            raise ValueError(f"clients of a cohort stand in order of falling size, not {counts.tolist()}")
         padded = np.zeros((len(rows), counts.max(initial=1)), np.int64)
         for slot, r in enumerate(rows):
             padded[slot, : len(r)] = r
@@ -78,7 +83,7 @@ class Client:
     round: int = 0
 
     def __post_init__(self) -> None:
-        self.train_loss: list[tuple[Tensor, Tensor | None]] = []
+        self.train_loss: list[tuple[Tensor, int]] = []
 
     @property
     def size(self) -> int:
@@ -123,50 +128,56 @@ class Client:
             return state
         free = {k: v.clone(memory_format=torch.contiguous_format) for k, v in free.items()}
         optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
-        buffers, steps = optimizer.start(free), torch.zeros(self.size, device=self.x.device)
-        for batch in self.batches(self.epochs if epochs is None else epochs, first_epoch):
+        buffers = optimizer.start(free)
+        for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
             leaves = {k: v.requires_grad_() for k, v in free.items()}
             losses = objective({**state, **leaves}, batch)
             grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
             self.train_loss.append((losses.detach(), batch.active))
-            with torch.no_grad():
-                steps = steps + (1 if batch.active is None else batch.active)
-                free, buffers = optimizer.step({k: v.detach() for k, v in leaves.items()}, dict(zip(leaves, grads, strict=True)),
-                                               buffers, steps, batch.active)
+            free = {k: v.detach() for k, v in leaves.items()}
+            optimizer.step(free, dict(zip(leaves, grads, strict=True)), buffers, step, batch.active)
         return {**state, **free}
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
-        """The clients' mini-batches: each epoch a fresh keyed permutation of each client's rows, the last batch as it comes."""
+        """The clients' mini-batches: each epoch a fresh keyed permutation of each client's rows, the last batch as it comes.
+
+        A client goes from epoch to epoch at its own pace, so that the t-th batch of the cohort is the t-th of each client.
+        """
         padded, counts = self.rows.padded, self.rows.counts
         longest = padded.shape[1]
         width = min(self.batch_size, longest) if self.size == 1 else self.batch_size
-        steps = -(-longest // width)
-        for epoch in range(first_epoch, first_epoch + epochs):
-            bits = keys.fold(self.key[:, None], epoch, np.arange(longest))
-            bits[np.arange(longest) >= counts[:, None]] = np.iinfo(np.uint64).max
-            order = np.take_along_axis(padded, np.argsort(bits, axis=1, kind="stable"), axis=1)
-            order = np.pad(order, ((0, 0), (0, steps * width - longest if self.size > 1 else 0)))
-            by_step = np.minimum(np.maximum(counts[:, None] - np.arange(steps) * width, 0), width)
-            for step in range(steps):
-                yield self._batch(order[:, step * width : (step + 1) * width], by_step[:, step], epoch, step)
+        most, own = -(-longest // width), np.maximum(-(-counts // width), 1)
+        epoch = np.arange(first_epoch, first_epoch + epochs)[:, None]
+        bits = keys.fold(self.key[:, None, None], epoch, np.arange(longest))
+        bits[np.broadcast_to((np.arange(longest) >= counts[:, None])[:, None], bits.shape)] = np.iinfo(np.uint64).max
+        order = np.take_along_axis(padded[:, None], np.argsort(bits, axis=2, kind="stable"), axis=2)
+        order = np.pad(order, ((0, 0), (0, 0), (0, most * width - longest))).reshape(self.size, epochs * most, width)
+        time = np.arange(epochs * own.max(initial=1))[:, None]
+        ended = time >= epochs * own
+        at, step = np.minimum(time // own, epochs - 1), time % own
+        real = np.where(ended, 0, np.clip(counts - step * width, 0, width))
+        weight = (np.arange(width) < real[..., None]) / np.maximum(real, 1)[..., None]
+        noise = keys.fold(self.key, at + first_epoch, step, 1).astype(np.int64)
+        for t in range(len(time)):
+            active = int((real[t] > 0).sum())
+            if active:
+                rows = order[np.arange(self.size), at[t] * most + step[t]]
+                yield self._batch(rows[:, : real[t].max()] if self.size == 1 else rows, weight[t], active, noise[t])
 
-    def _batch(self, rows: npt.NDArray[np.int64], real: npt.NDArray[np.int64], epoch: int, step: int) -> Batch:
+    def _batch(self, rows: npt.NDArray[np.int64], weight: npt.NDArray[np.float64], active: int,
+               noise: npt.NDArray[np.int64]) -> Batch:
         device = self.x.device
-        mask = np.arange(rows.shape[1]) < real[:, None]
-        weight = torch.from_numpy((mask / np.maximum(real, 1)[:, None])).to(device, self.x.dtype)
-        active = None if real.all() else torch.from_numpy(real > 0).to(device)
-        noise = None
-        if self.signature.forward.dropouts:
-            noise = torch.from_numpy(keys.fold(self.key, epoch, step, 1).astype(np.int64)).to(device)
         index = torch.from_numpy(rows.ravel()).to(device)
         x, y = self.x.index_select(0, index), self.y.index_select(0, index)
-        return Batch(x.unflatten(0, rows.shape), y.unflatten(0, rows.shape), weight, active, noise)
+        weights = torch.from_numpy(weight[:, : rows.shape[1]]).to(device, self.x.dtype)
+        keyed = torch.from_numpy(noise).to(device) if self.signature.forward.dropouts else None
+        return Batch(x.unflatten(0, rows.shape), y.unflatten(0, rows.shape), weights, active, keyed)
 
     def mean_train_loss(self) -> Tensor:
         """[C] the mean of the objective over the steps so far, NaN for a client that made none."""
         total = torch.zeros(self.size, device=self.x.device, dtype=self.x.dtype)
         count = torch.zeros_like(total)
         for losses, active in self.train_loss:
-            total = total + (losses if active is None else torch.where(active, losses, 0))
-            count = count + (1 if active is None else active)
+            total[:active] += losses[:active]
+            count[:active] += 1
         return total / count

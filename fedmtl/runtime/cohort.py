@@ -250,7 +250,7 @@ class Host:
         """The scores of every model of `clients` (given order) on the scenario's parts, after `round`."""
         place = {client: i for i, client in enumerate(clients)}
         out: Scores = {}
-        for chunk, slots in self.chunks(order_of(self.federation.bounds[:, 3] - self.federation.bounds[:, 0], clients)):
+        for chunk, slots in self.chunks(order_of(self.sizes, clients)):
             client = self.client(slots, round, "adapt")
             received = self.received(params, slots)
             where = np.array([place[c] for c in chunk])
