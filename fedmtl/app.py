@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,17 @@ def serve(grid: Grid, context: Context) -> None:
         with one_thread(), _lines():
             result = conduct(scenario, federation, PromptGrid(grid), files, begin, quiet=False)
     except FedmtlError as error:
-        files.journal("failed", error=type(error).__name__, text=str(error))
+        _note_failure(files.path, error)
         raise
     print(f"run directory: {result.path.resolve()}", flush=True)
+
+
+def _note_failure(run: Path, error: FedmtlError) -> None:
+    """The journal's last line says what ended the run: whoever started it may be another process."""
+    entry = {"event": "failed", "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "error": type(error).__name__,
+             "text": str(error)}
+    with (run / "journal.jsonl").open("a", encoding="utf-8") as journal:
+        journal.write(json.dumps(entry) + "\n")
 
 
 def _lines() -> AbstractContextManager[Any]:

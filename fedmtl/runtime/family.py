@@ -1,4 +1,4 @@
-"""Processes that live and die together: each in a group of its own, all of them gone when the block is left, however it is left."""
+"""Processes that live and die together: each in a group of its own, all gone when the block is left, however it is left."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class Family:
     def start(self, name: str, command: Sequence[str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Starts a process in a session of its own."""
         with self.log(name).open("wb") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(self.env),
-                                       cwd=cwd, start_new_session=True, preexec_fn=_follow_parent)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=cwd,
+                                       env=dict(self.env), start_new_session=True,
+                                       preexec_fn=_follow_parent)  # noqa: PLW1509 one system call, nothing that locks
         self.processes[name] = process
         return process
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -40,9 +40,10 @@ def simulate(scenario: Scenario, main: Callable[[Grid], RunResult], *, verbose: 
             ended.append(main(PromptGrid(grid, 0.02)))
 
     runtime = scenario.runtime
-    backend = {"client_resources": {"num_cpus": 1, "num_gpus": runtime.gpus_per_worker},
-               "init_args": {"num_cpus": max(runtime.workers, 1), "include_dashboard": False, "log_to_driver": verbose,
-                             "logging_level": logging.INFO if verbose else logging.ERROR}}
+    level = logging.INFO if verbose else logging.ERROR
+    backend: Any = {"client_resources": {"num_cpus": 1, "num_gpus": runtime.gpus_per_worker},
+                    "init_args": {"num_cpus": max(runtime.workers, 1), "include_dashboard": False, "log_to_driver": verbose,
+                                  "logging_level": level}}
     with tempfile.TemporaryDirectory(prefix="fedmtl-flower-") as private, _quiet(not verbose):
         from flwr.simulation import run_simulation
 

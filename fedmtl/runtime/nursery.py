@@ -67,8 +67,12 @@ def _load() -> dict[str, Callable[[], Any]]:
 
     import torch
 
-    for name in ("fedmtl.app", "fedmtl.runs.runner", "fedmtl.report.html", "sklearn.datasets", "scipy.spatial.distance"):
+    from fedmtl.scenario import load_scenario
+
+    for name in ("fedmtl.app", "fedmtl.runs.runner", "fedmtl.report.html", "sklearn.datasets", "scipy.spatial.distance",
+                 "flwr_datasets.partitioner"):
         import_module(name)
+    load_scenario("quickstart")  # looks through every folder of components
     torch.set_num_threads(1)
     return {entry.name: entry.load() for entry in entry_points(group="console_scripts") if entry.name in COMMANDS}
 

@@ -34,19 +34,23 @@ def deploy(scenario: Scenario, clients: int, out: Path, *, verbose: bool = False
     timeout: seconds without a finished round after which the run is given up. Logs stay in OUT/logs, each client's private
     state in OUT/private/client-NNNN. Raises ScenarioError, TooManyFailures (also where a process dies), PrivacyError, DiskError.
     """
-    from fedmtl.runs.runner import RunResult
-
     out = out.resolve()
     if (out / "scenario.toml").exists():
         raise DiskError(f"{out} already holds a run; choose another --out, or remove it first")
-    scenario = _settled(scenario, clients, timeout)
-    with tempfile.TemporaryDirectory(prefix="fedmtl-") as folder, family(out / "logs", _environment(Path(folder), out)) as members:
-        ports = _free_ports(clients + 1)
-        _write_app(Path(folder) / "app", scenario)
-        _write_connection(Path(folder) / "home", ports[0])
-        _start(members, ports, out, Path(folder))
-        members.start("flwr-run", ["flwr", "run", str(Path(folder) / "app"), "local-conn", "--stream"], Path(folder))
-        _follow(members, out, timeout, verbose)
+    with tempfile.TemporaryDirectory(prefix="fedmtl-") as temporary:
+        folder = Path(temporary)
+        with family(out / "logs", _environment(folder, out)) as members:
+            if sys.platform == "linux":
+                write_commands(folder / "bin", folder / "nursery")
+                members.start("nursery", [sys.executable, "-m", "fedmtl.runtime.nursery", str(folder / "nursery")])
+            scenario, ports = _settled(scenario, clients, timeout), _free_ports(clients + 1)
+            _write_app(folder / "app", scenario)
+            _write_connection(folder / "home", ports[0])
+            _start(members, ports, out, folder)
+            members.start("flwr-run", ["flwr", "run", str(folder / "app"), "local-conn", "--stream"], folder)
+            _follow(members, out, timeout, verbose)
+    from fedmtl.runs.runner import RunResult
+
     return RunResult.read(out)
 
 
@@ -55,7 +59,8 @@ def _settled(scenario: Scenario, clients: int, timeout: float) -> Scenario:
     from fedmtl.runs.runner import resolve
     from fedmtl.runtime.cohort import federation_of
 
-    runtime = scenario.runtime.model_copy(update={"kind": "flower", "workers": 0, "timeout": min(scenario.runtime.timeout, timeout)})
+    limit = min(scenario.runtime.timeout, timeout)
+    runtime = scenario.runtime.model_copy(update={"kind": "flower", "workers": 0, "timeout": limit})
     tasks = scenario.tasks.model_copy(update={"clients": clients})
     scenario = scenario.model_copy(update={"runtime": runtime, "tasks": tasks})
     federation = federation_of(scenario)
@@ -71,7 +76,7 @@ def _environment(folder: Path, out: Path) -> dict[str, str]:
     paths = {"PYTHONPATH": [package], "PATH": [str(folder / "bin"), commands]}
     joined = {name: os.pathsep.join([*first, *filter(None, [os.environ.get(name)])]) for name, first in paths.items()}
     return {**os.environ, **joined, "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05", "FEDMTL_OUT": str(out),
+            "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1", "FEDMTL_OUT": str(out),
             "FEDMTL_LINES": str(out / "logs" / "rounds.log"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -101,17 +106,17 @@ def _write_app(folder: Path, scenario: Scenario) -> None:
 def _write_connection(home: Path, port: int) -> None:
     home.mkdir()
     connection = {"address": f"127.0.0.1:{port}", "insecure": True}
-    (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"default": "local-conn", "local-conn": connection}}), encoding="utf-8")
+    text = tomli_w.dumps({"superlink": {"default": "local-conn", "local-conn": connection}})
+    (home / "config.toml").write_text(text, encoding="utf-8")
 
 
 def _start(members: Family, ports: list[int], out: Path, folder: Path) -> None:
     """Starts everything and waits until every SuperNode has joined."""
-    if sys.platform == "linux":
-        write_commands(folder / "bin", folder / "nursery")
-        members.start("nursery", [sys.executable, "-m", "fedmtl.runtime.nursery", str(folder / "nursery")])
+    if "nursery" in members.processes:
         _wait(members, "the nursery", (folder / "nursery").exists)
     link, *own = ports
-    members.start("superlink", ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation", "--port", str(link)])
+    members.start("superlink", ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation",
+                                "--port", str(link)])
     _wait(members, "the SuperLink", lambda: _listens(link))
     for client, port in enumerate(own):
         private = out / "private" / f"client-{client:04d}"

@@ -58,7 +58,8 @@ class TapGrid(WrappedGrid):
 
 
 def _plain(content: RecordDict) -> dict[str, Any]:
-    return {name: dict(record) for records in (content.config_records, content.metric_records) for name, record in records.items()}
+    kinds = (content.config_records, content.metric_records)
+    return {name: dict(record) for records in kinds for name, record in records.items()}
 
 
 def _hex(value: Any) -> str:
