@@ -1,4 +1,4 @@
-"""`fedmtl deploy`: real SuperLink, SuperNodes and their processes on the loopback; the bits of one process; nobody left behind."""
+"""`fedmtl deploy`: a real SuperLink and SuperNodes on the loopback; the bits of one process; nobody left behind."""
 
 import os
 import signal
@@ -48,8 +48,9 @@ def gone(out, seconds=10.0):
 def started(tmp_path, rounds=50):
     """A deployment by the command line that has finished a round."""
     out = tmp_path / "run"
-    process = subprocess.Popen([*CLI, "deploy", str(TINY), f"rounds={rounds}", "--clients", "3", "--out", str(out)], cwd=tmp_path,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*CLI, "deploy", str(TINY), f"rounds={rounds}", "--clients", "3", "--out", str(out)],
+                               env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 150
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1]
@@ -107,7 +108,8 @@ def test_an_error_of_the_server_is_the_commands(tmp_path):
     (tmp_path / "teller.py").write_text(
         "from dataclasses import dataclass\nfrom fedmtl.algorithms.fedper import Fedper\n\n\n"
         "@dataclass(frozen=True, kw_only=True)\nclass Teller(Fedper):\n    def local(self, client, received, kept):\n"
-        "        sent, kept = super().local(client, received, kept)\n        return {**sent, 'head.weight': kept['head.weight']}, kept\n")
+        "        sent, kept = super().local(client, received, kept)\n"
+        "        return {**sent, 'head.weight': kept['head.weight']}, kept\n")
     scenario = tmp_path / "tiny.toml"
     scenario.write_text(TINY.read_text())
     with pytest.raises(FedmtlError, match=r"head\.weight") as caught:

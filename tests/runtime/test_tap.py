@@ -1,4 +1,4 @@
-"""The audit tap: what it writes, what it finds, and that no private head is in any message of any runtime in one process or on Ray."""
+"""The audit tap: what it writes, what it finds, and that no message in one process or on Ray holds a private head."""
 
 import json
 from pathlib import Path
