@@ -125,6 +125,8 @@ class RuntimeSection(Section):
     """Worker processes for ray; 0 means one a core."""
     cohort: Literal["auto"] | int = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    address: str = ""
+    """The Ray cluster to join, for example "auto" or "10.0.0.1:6379"; empty starts Ray on this machine."""
     gpus_per_worker: float = Field(0.0, ge=0, allow_inf_nan=False)
     shards: int = Field(12, ge=1)
     """Fixed groups of clients whose sums are added in order; also the most workers that can share the clients."""

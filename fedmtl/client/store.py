@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +22,8 @@ class Store(Protocol):
     def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
         """(leaves [K, ...] of the K clients that have state, which of `clients` these are)."""
 
-    def save(self, clients: Sequence[int], state: Params) -> None:
-        """Replaces the state of `clients` by the leaves [len(clients), ...]."""
+    def save(self, clients: Sequence[int], state: Params, round: int) -> None:
+        """Replaces the state of `clients` by the leaves [len(clients), ...] that they have after `round`."""
 
 
 class MemoryStore:
@@ -30,31 +31,32 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._leaves: Params = {}
-        self._row: dict[int, int] = {}
+        self._row: OrderedDict[int, int] = OrderedDict()
+        self._free: list[int] = []
 
     def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
         """See Store."""
         known = [client in self._row for client in clients]
-        rows = torch.tensor([self._row[client] for client in clients if client in self._row], dtype=torch.int64)
-        if not len(rows):
+        if not any(known):
             return {}, known
+        rows = torch.tensor([self._row[client] for client in clients if client in self._row], dtype=torch.int64)
         return {name: leaf.index_select(0, rows.to(leaf.device)) for name, leaf in self._leaves.items()}, known
 
-    def save(self, clients: Sequence[int], state: Params) -> None:
+    def save(self, clients: Sequence[int], state: Params, round: int) -> None:
         """See Store."""
         if not state:
             return
         for client in clients:
-            self._row.setdefault(client, len(self._row))
+            if client not in self._row:
+                self._row[client] = self._free.pop() if self._free else len(self._row)
         rows = torch.tensor([self._row[client] for client in clients], dtype=torch.int64)
         for name, leaf in state.items():
-            room = self._room(name, leaf)
-            room.index_copy_(0, rows.to(leaf.device), leaf.detach())
+            self._room(name, leaf).index_copy_(0, rows.to(leaf.device), leaf.detach())
 
     def _room(self, name: str, leaf: Tensor) -> Tensor:
-        old = self._leaves.get(name)
-        if old is None or len(old) < len(self._row):
-            grown = torch.zeros((max(16, 2 * len(self._row)), *leaf.shape[1:]), dtype=leaf.dtype, device=leaf.device)
+        old, needed = self._leaves.get(name), len(self._row) + len(self._free)
+        if old is None or len(old) < needed:
+            grown = torch.zeros((max(16, 2 * needed), *leaf.shape[1:]), dtype=leaf.dtype, device=leaf.device)
             if old is not None:
                 grown[: len(old)] = old
             self._leaves[name] = grown
@@ -84,7 +86,7 @@ class DirectoryStore:
             return {}, known
         return {name: torch.stack([one[name] for one in found]) for name in found[0]}, known
 
-    def save(self, clients: Sequence[int], state: Params) -> None:
+    def save(self, clients: Sequence[int], state: Params, round: int) -> None:
         """See Store. A file is replaced in one step, so a reader never sees half of one."""
         if not state:
             return

@@ -72,11 +72,12 @@ def resolve(scenario: Scenario, federation: Federation) -> Scenario:
 
 
 def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
-        out: str | Path | None = None, quiet: bool = True, verbose: bool = False) -> RunResult:
+        out: str | Path | None = None, quiet: bool = True, verbose: bool = False, report: bool = True) -> RunResult:
     """Runs a scenario to its end and returns its result.
 
     scenario: a path, the name of a shipped scenario, or a Scenario. overrides: {"algorithm.name": "ditto", "rounds": 20}, or
-    key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines.
+    key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines. report:
+    whether to write the page, which takes a second or two; `fedmtl report` writes it later.
     Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
     """
     begin = time.perf_counter()
@@ -88,10 +89,10 @@ def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
         if scenario.runtime.kind == "flower":
             from fedmtl.runtime.flower import simulate
 
-            return simulate(scenario, lambda grid: conduct(scenario, federation, grid, files, begin, quiet=quiet),
+            return simulate(scenario, lambda grid: conduct(scenario, federation, grid, files, begin, quiet=quiet, report=report),
                             verbose=verbose)
-        with one_thread(), closing(open_grid(scenario, federation, verbose=verbose)) as grid:
-            return conduct(scenario, federation, grid, files, begin, quiet=quiet)
+        with one_thread(), closing(open_grid(scenario, federation, files.path / "private", verbose=verbose)) as grid:
+            return conduct(scenario, federation, grid, files, begin, quiet=quiet, report=report)
 
 
 @contextmanager
@@ -110,19 +111,19 @@ def stem_of(scenario: Scenario) -> str:
     return f"{scenario.name}-{scenario.algorithm.name}-seed{scenario.seed}".replace("/", "-").replace(":", "-")
 
 
-def open_grid(scenario: Scenario, federation: Federation, *, verbose: bool = False) -> Any:
-    """The grid of a resolved scenario that runs inline or on Ray."""
+def open_grid(scenario: Scenario, federation: Federation, private: Path, *, verbose: bool = False) -> Any:
+    """The grid of a resolved scenario that runs inline or on Ray; there, private state is kept in `private` while it runs."""
     if scenario.runtime.kind == "ray":
         from fedmtl.runtime.ray_grid import RayGrid
 
-        return RayGrid(scenario, federation, verbose=verbose)
+        return RayGrid(scenario, federation, private, verbose=verbose)
     from fedmtl.runtime.inline import InlineGrid
 
     return InlineGrid(scenario, federation)
 
 
 def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDirectory, begin: float, *,
-            quiet: bool) -> RunResult:
+            quiet: bool, report: bool = True) -> RunResult:
     """Runs every round of a resolved scenario over any Grid, and writes the run directory and its report.
 
     begin: time.perf_counter() at which the run's clock started.
@@ -153,7 +154,8 @@ def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDi
         "clients": federation.clients, "task_names": sorted(set(federation.tasks)),
         "bytes": {way: sum(getattr(line, f"bytes_{way}") for line in spent) for way in ("up", "down", "evaluate")},
         "seconds": seconds, **({"truth": truth} if truth else {})})
-    from fedmtl.report.html import write_report
+    if report:
+        from fedmtl.report.html import write_report
 
-    write_report(files.path)
+        write_report(files.path)
     return RunResult(files.path, summary)

@@ -236,7 +236,7 @@ class Host:
             failed |= {c: "diverged: its parameters are not finite" for c, ok in zip(chunk, good.tolist(), strict=True) if not ok}
             sent, state = ({name: leaf[keep] for name, leaf in tree.items()} for tree in (sent, state))
             chunk, loss = [chunk[i] for i in keep.tolist()], [loss[i] for i in keep.tolist()]
-        self.store.save(chunk, state)
+        self.store.save(chunk, state, round)
         return chunk, sent, loss
 
     def guard(self, sent: Params) -> None:

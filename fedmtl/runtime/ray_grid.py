@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from flwr.app import Message
+from flwr.app import Message, MessageType
+from ray.exceptions import RayActorError
 
+from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
-from fedmtl.client.store import MemoryStore
 from fedmtl.errors import FedmtlError
 from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.grid import OwnGrid
@@ -23,67 +26,129 @@ from fedmtl.server.messages import ARRAYS, empty_run
 from fedmtl.server.reduce import deal
 from fedmtl.tasks.task import Federation
 
+PATIENCE = 3
+"""Workers that one message may cost before it, and not bad luck, is held to blame."""
+
 
 class Worker:
-    """One process that holds the clients of some shards."""
+    """One process: a home for the clients of some shards, and for those of workers that died."""
 
-    def __init__(self, scenario: str, folder: str | None, federation: Federation, shards: list[int]) -> None:
+    def __init__(self, scenario: str, folder: str | None, federation: Federation, private: str) -> None:
         torch.set_num_threads(1)
         empty_run()
-        resolved = from_toml(scenario, Path(folder) if folder else None)
-        shard = deal(federation.sizes("train"), resolved.runtime.shards)
-        clients = np.flatnonzero(np.isin(shard, shards)).tolist()
-        self.handler = Handler(Host(resolved, federation, MemoryStore()), clients, trusted=True)
+        self.scenario = from_toml(scenario, Path(folder) if folder else None)
+        self.federation, self.private = federation, Path(private)
+        self.shard = deal(federation.sizes("train"), self.scenario.runtime.shards)
+        self.homes: dict[int, Handler] = {}
+
+    def settle(self, node: int, shards: list[int], before: int | None = None) -> None:
+        """Makes this process the home of a node's clients, with the private state they had before a round."""
+        clients = np.flatnonzero(np.isin(self.shard, shards)).tolist()
+        store = DurableStore(self.private / f"node-{node:03d}", before=before)
+        self.homes[node] = Handler(Host(self.scenario, self.federation, store), clients, trusted=True)
 
     def handle(self, message: Message, arrays: Any) -> Message:
         """The reply to a message whose parameters came through Ray's object store."""
         if arrays is not None:
             message.content[ARRAYS] = arrays
-        return self.handler(message)
+        return self.homes[message.metadata.dst_node_id](message)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A message under way. deaths: how many workers it has outlived."""
+
+    message: Message
+    arrays: Any
+    worker: Any
+    deaths: int
 
 
 class RayGrid(OwnGrid):
-    """One node a worker. Results do not depend on the number of workers: they hold whole shards (server.reduce)."""
+    """One node a worker. Results do not depend on the number of workers: they hold whole shards (server.reduce).
 
-    def __init__(self, scenario: Scenario, federation: Federation, *, verbose: bool = False) -> None:
+    private: the directory of the clients' private state, which every worker must reach, removed when the grid is closed. Where
+    a worker dies, another one takes its clients over and the round goes on.
+    """
+
+    def __init__(self, scenario: Scenario, federation: Federation, private: Path, *, verbose: bool = False) -> None:
         super().__init__()
         self.started = not ray.is_initialized()
         if self.started:
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=max(scenario.runtime.workers, 1),
-                     logging_level=logging.INFO if verbose else logging.ERROR)
-        data = ray.put(federation)
-        actor = ray.remote(num_cpus=1, num_gpus=scenario.runtime.gpus_per_worker)(Worker)
-        count = scenario.runtime.workers
-        dealt = [list(range(w, scenario.runtime.shards, count)) for w in range(count)]
+            connect(scenario, verbose=verbose)
         folder = str(scenario.folder) if scenario.folder else None
-        self.workers = {i + 1: actor.remote(scenario.to_toml(), folder, data, mine) for i, mine in enumerate(dealt)}
+        self.private = private.resolve()
+        self._birth = (scenario.to_toml(), folder, ray.put(federation), str(self.private))
+        self._actor = ray.remote(num_cpus=1, num_gpus=scenario.runtime.gpus_per_worker, scheduling_strategy="SPREAD")(Worker)
+        count = scenario.runtime.workers
+        self.shards = {w + 1: list(range(w, scenario.runtime.shards, count)) for w in range(count)}
+        self.workers = {node: self._bear() for node in self.shards}
+        ray.get([self.workers[node].settle.remote(node, mine) for node, mine in self.shards.items()])
+
+    def _bear(self) -> Any:
+        return self._actor.remote(*self._birth)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The workers."""
-        return list(self.workers)
+        """The workers, those that died included: their clients live on elsewhere."""
+        return list(self.shards)
 
     def ask(self, messages: list[Message], timeout: float | None) -> list[Message]:
         """One call a message, all at once; parameters that several messages share are put once."""
         shared: dict[int, Any] = {}
-        calls = []
+        calls: dict[Any, _Call] = {}
         for message in messages:
             arrays = message.content.pop(ARRAYS, None)
             if arrays is not None and id(arrays) not in shared:
-                shared[id(arrays)] = (ray.put(arrays), arrays)
-            ref = shared[id(arrays)][0] if arrays is not None else None
-            calls.append(self.workers[message.metadata.dst_node_id].handle.remote(message, ref))
-        try:
-            done, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout)
-            replies: list[Message] = ray.get(done)
-        except ray.exceptions.RayActorError as error:
-            raise FedmtlError(f"a Ray worker died: {error}") from error
+                shared[id(arrays)] = ray.put(arrays)
+            self._send(calls, message, None if arrays is None else shared[id(arrays)], 0)
+        replies: list[Message] = []
+        while calls:
+            done, _ = ray.wait(list(calls), timeout=timeout)
+            if not done:
+                break
+            call = calls.pop(done[0])
+            try:
+                replies.append(ray.get(done[0]))
+            except RayActorError as error:
+                if call.deaths + 1 >= PATIENCE:
+                    raise FedmtlError(f"{PATIENCE} Ray workers died on one message; the last: {error}") from error
+                self._rehome(call)
+                self._send(calls, call.message, call.arrays, call.deaths + 1)
         return replies
+
+    def _send(self, calls: dict[Any, _Call], message: Message, arrays: Any, deaths: int) -> None:
+        worker = self.workers[message.metadata.dst_node_id]
+        calls[worker.handle.remote(message, arrays)] = _Call(message, arrays, worker, deaths)
+
+    def _rehome(self, call: _Call) -> None:
+        """Finds a new home for the nodes whose worker died, with the private state they had before the call's message."""
+        dead, metadata = call.worker, call.message.metadata
+        orphans = [node for node, worker in self.workers.items() if worker is dead]
+        living = [worker for worker in dict.fromkeys(self.workers.values()) if worker is not dead]
+        heir = min(living, key=list(self.workers.values()).count) if living else self._bear()
+        before = int(metadata.group_id) + (metadata.message_type != MessageType.TRAIN)
+        for node in orphans:
+            self.workers[node] = heir
+            heir.settle.remote(node, self.shards[node], before)
 
     def close(self) -> None:
         """Ends the workers, and Ray where this grid started it."""
-        for worker in self.workers.values():
+        for worker in dict.fromkeys(self.workers.values()):
             ray.kill(worker)
         self.workers = {}
+        shutil.rmtree(self.private, ignore_errors=True)
         if self.started:
             ray.shutdown()
+
+
+def connect(scenario: Scenario, *, verbose: bool) -> None:
+    """Joins the cluster at runtime.address, or starts Ray on this machine."""
+    level = logging.INFO if verbose else logging.ERROR
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if scenario.runtime.address:
+        try:
+            ray.init(address=scenario.runtime.address, log_to_driver=verbose, logging_level=level)
+        except ConnectionError as error:
+            raise FedmtlError(f"runtime.address: no Ray cluster answers at {scenario.runtime.address}: {error}") from error
+    else:
+        ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=scenario.runtime.workers, logging_level=level)
