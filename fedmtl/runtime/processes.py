@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
 import tempfile
@@ -13,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import tomli_w
-
 from fedmtl import errors
 from fedmtl.errors import DiskError, FedmtlError, ScenarioError, TooManyFailures
+from fedmtl.runtime.bundle import environment, free_ports, write_app, write_connection
 from fedmtl.runtime.family import Family, family
 from fedmtl.runtime.nursery import write_commands
 from fedmtl.scenario import Scenario
@@ -39,13 +37,13 @@ def deploy(scenario: Scenario, clients: int, out: Path, *, verbose: bool = False
         raise DiskError(f"{out} already holds a run; choose another --out, or remove it first")
     with tempfile.TemporaryDirectory(prefix="fedmtl-") as temporary:
         folder = Path(temporary)
-        with family(out / "logs", _environment(folder, out)) as members:
+        with family(out / "logs", environment(folder, out)) as members:
             if sys.platform == "linux":
                 write_commands(folder / "bin", folder / "nursery")
                 members.start("nursery", [sys.executable, "-m", "fedmtl.runtime.nursery", str(folder / "nursery")])
-            scenario, ports = _settled(scenario, clients, timeout), _free_ports(clients + 1)
-            _write_app(folder / "app", scenario)
-            _write_connection(folder / "home", ports[0])
+            scenario, ports = _settled(scenario, clients, timeout), free_ports(clients + 1)
+            write_app(folder / "app", scenario)
+            write_connection(folder / "home", ports[0])
             _start(members, ports, out, folder)
             members.start("flwr-run", ["flwr", "run", str(folder / "app"), "local-conn", "--stream"], folder)
             _follow(members, out, timeout, verbose)
@@ -68,46 +66,6 @@ def _settled(scenario: Scenario, clients: int, timeout: float) -> Scenario:
         raise ScenarioError("tasks.clients", f"the data make {federation.clients} clients, not {clients}; use --clients "
                             f"{federation.clients}")
     return resolve(scenario, federation)
-
-
-def _environment(folder: Path, out: Path) -> dict[str, str]:
-    """The environment of every process: Flower's home in a folder of its own, this fedmtl, these commands first."""
-    package, commands = str(Path(__file__).parents[2]), str(Path(sys.executable).parent)
-    paths = {"PYTHONPATH": [package], "PATH": [str(folder / "bin"), commands]}
-    joined = {name: os.pathsep.join([*first, *filter(None, [os.environ.get(name)])]) for name, first in paths.items()}
-    return {**os.environ, **joined, "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1", "FEDMTL_OUT": str(out),
-            "FEDMTL_LINES": str(out / "logs" / "rounds.log"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody uses now."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-def _write_app(folder: Path, scenario: Scenario) -> None:
-    """A Flower app that holds the scenario and no code: fedmtl itself is installed where the processes run."""
-    config = {"document": scenario.to_toml(), "folder": str(scenario.folder or "")}
-    components = {"serverapp": "fedmtl.app:server_app", "clientapp": "fedmtl.app:client_app"}
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(tomli_w.dumps({
-        "project": {"name": "fedmtl-deploy", "version": "0.1.0", "description": scenario.name, "license": "Apache-2.0",
-                    "dependencies": []},
-        "tool": {"flwr": {"app": {"publisher": "fedmtl", "components": components, "config": config}}}}), encoding="utf-8")
-
-
-def _write_connection(home: Path, port: int) -> None:
-    home.mkdir()
-    connection = {"address": f"127.0.0.1:{port}", "insecure": True}
-    text = tomli_w.dumps({"superlink": {"default": "local-conn", "local-conn": connection}})
-    (home / "config.toml").write_text(text, encoding="utf-8")
 
 
 def _start(members: Family, ports: list[int], out: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -83,6 +84,11 @@ def answer(message: Message, columns: Mapping[str, Sequence[int] | Sequence[floa
 def refusal(message: Message, reason: str, code: int = FAILED) -> Message:
     """The reply of a node that cannot answer."""
     return Message(Error(code=code, reason=reason), reply_to=message)
+
+
+def app_error(message: Message, error: Exception) -> Message:
+    """What Flower's own engine replies for a ClientApp that raised."""
+    return refusal(message, f"{type(error)}:<'{error}'>", ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 
 
 def size_of(params: Params) -> int:
