@@ -129,7 +129,7 @@ def _public(module: Any) -> list[str]:
 def find(base: type[T], package: str, name: str, key: str, folder: Path | None = None) -> type[T]:
     """The component class called `name`, or a user's own `module:Class`. Raises ScenarioError (at `key`) where there is none."""
     if ":" in name:
-        cls = load_object(name, key, folder)
+        cls = getattr(base, "adopt", lambda own: own)(load_object(name, key, folder))
         if not (inspect.isclass(cls) and issubclass(cls, base)):
             raise ScenarioError(key, f"'{name}' is not a subclass of {base.__module__}.{base.__name__}")
         missing = sorted(getattr(cls, "__abstractmethods__", ()))

@@ -6,19 +6,29 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedmtl.errors import ScenarioError
 from fedmtl.keys import Keys
+from fedmtl.models.own import component_of
 from fedmtl.trees import Params
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class Trunk(ABC):
-    """Makes the module whose output is the representation. A frozen dataclass; its fields are keys of [model]."""
+    """Makes the module whose output is the representation. A frozen dataclass; its fields are keys of [model].
+
+    A user's own may also be a torch module as it is: its first argument is the input shape, the others are keys of [model].
+    """
+
+    @staticmethod
+    def adopt(own: Any) -> Any:
+        """A torch module's class as a trunk; anything else as it is."""
+        return component_of(own, Trunk, 1) if isinstance(own, type) and issubclass(own, nn.Module) else own
 
     @abstractmethod
     def build(self, in_shape: tuple[int, ...]) -> nn.Module:
@@ -26,7 +36,15 @@ class Trunk(ABC):
 
 
 class Head(ABC):
-    """Makes the module that turns the representation into a task's output. A frozen dataclass."""
+    """Makes the module that turns the representation into a task's output. A frozen dataclass; its fields are keys of [model].
+
+    A user's own may also be a torch module as it is: its first arguments are the numbers of features and outputs.
+    """
+
+    @staticmethod
+    def adopt(own: Any) -> Any:
+        """A torch module's class as a head; anything else as it is."""
+        return component_of(own, Head, 2) if isinstance(own, type) and issubclass(own, nn.Module) else own
 
     @abstractmethod
     def build(self, features: int, outputs: int) -> nn.Module:
@@ -86,7 +104,8 @@ class Layout:
             for name in {**dict(module.named_parameters()), **dict(module.named_buffers())}
         }
         trainable = {name for name, p in net.named_parameters() if p.requires_grad}
-        return cls(frozenset(trainable), frozenset(norms), tuple(state_of(net)))
+        names = tuple(state_of(net))
+        return cls(frozenset(trainable), frozenset(norms) & frozenset(names), names)
 
     @cached_property
     def roles(self) -> dict[str, frozenset[str]]:
