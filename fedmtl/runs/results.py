@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,13 +82,21 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Says in the journal why a run ended early."""
         if error is not None and not self._files["journal"].closed:
-            self.journal("failed", error=type(error).__name__, text=str(error))
-        self.close()
+            with suppress(DiskError):
+                self.journal("failed", error=type(error).__name__, text=str(error))
+        with suppress(DiskError):
+            self.close()
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in self._files.values():
-            file.close()
+        """Closes the files. Raises DiskError where what was written does not fit on the disk."""
+        problems = []
+        for name, file in self._files.items():
+            try:
+                file.close()
+            except OSError as error:
+                problems.append(f"{self.path / name}.jsonl cannot be written: {error.strerror}")
+        if problems:
+            raise DiskError("; ".join(problems))
 
     def write(self, name: str, text: str) -> None:
         """Writes a file whole."""

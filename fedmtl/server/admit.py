@@ -65,7 +65,7 @@ def read_scores(reply: Message, asked: Sequence[int],
         names = [tuple(str(name).split("/")) for name in _list(about(reply)["scores"])]
         table = to_numpy(reply.content.array_records[ARRAYS])["scores"]
         if table.shape != (len(names), len(clients)) or table.dtype != np.float64:
-            raise RejectedError(f"malformed reply: scores {table.dtype} {list(table.shape)}, expected {len(names)} x {len(clients)}")
+            raise RejectedError(f"malformed reply: scores {table.dtype} {list(table.shape)}, not {len(names)} x {len(clients)}")
         scores = dict(zip(names, table, strict=True))
     except RejectedError:
         raise
