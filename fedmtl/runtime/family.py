@@ -64,6 +64,8 @@ class Family:
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline and any(_group_lives(p) for p in self.processes.values()):
                 time.sleep(0.02)
+        for process in self.processes.values():
+            process.wait()
         self.processes.clear()
 
 

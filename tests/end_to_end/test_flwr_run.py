@@ -1,4 +1,4 @@
-"""`flwr run .` from the repository root, on a SuperLink with Flower's simulation runtime: real processes, as docs/flower.md says."""
+"""`flwr run .` from the repository root, on a real SuperLink with Flower's simulation runtime, as docs/flower.md says."""
 
 import json
 import os

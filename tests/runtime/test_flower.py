@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
-from test_tap import METHODS, heads
+from test_tap import METHODS, heads, rays_leftovers
 
 import fedmtl
 from fedmtl.errors import PrivacyError
 from fedmtl.runtime.tap import leaks, recorded
 
+__all__ = ["rays_leftovers"]
+
+pytestmark = pytest.mark.usefixtures("rays_leftovers")
 TINY = Path(__file__).with_name("tiny.toml")
 
 
