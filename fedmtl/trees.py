@@ -54,9 +54,14 @@ def where(condition: Tensor, a: Params, b: Params) -> Params:
     return zipped(lambda x, y: torch.where(condition.reshape(-1, *[1] * (x.dim() - 1)), x, y), a, b)
 
 
+def flat(leaf: Tensor) -> Tensor:
+    """[C, ...] as [C, P]; one number a client, [C], becomes [C, 1]."""
+    return leaf.flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1)
+
+
 def dot(a: Params, b: Params) -> Tensor:
     """<a, b> over all leaves: [C]. Trees without leaves give 0."""
-    terms = [(leaf * b[name]).flatten(1).sum(1) for name, leaf in a.items()]
+    terms = [flat(leaf * b[name]).sum(1) for name, leaf in a.items()]
     return torch.stack(terms).sum(0) if terms else torch.zeros(())
 
 
@@ -104,10 +109,10 @@ def unflatten(flat: Params) -> dict[str, Any]:
 
 def matrix(a: Params) -> Tensor:
     """All leaves of each client as one row: [C, P]."""
-    return torch.cat([leaf.flatten(1) for leaf in a.values()], dim=1)
+    return torch.cat([flat(leaf) for leaf in a.values()], dim=1)
 
 
 def from_matrix(rows: Tensor, like: Params) -> Params:
     """The inverse of matrix: rows [C, P], with the names and the per-client shapes of `like`."""
-    parts = rows.split([leaf[0].numel() for leaf in like.values()], dim=1)
+    parts = torch.split(rows, [leaf[0].numel() for leaf in like.values()], dim=1)
     return {name: part.reshape(-1, *leaf.shape[1:]) for (name, leaf), part in zip(like.items(), parts, strict=True)}

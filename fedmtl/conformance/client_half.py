@@ -1,0 +1,158 @@
+"""What the client's half of a method must hold: `local`, `start`, `personal` and `adapt`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, get_type_hints
+
+import numpy as np
+import torch
+
+from fedmtl import keys, trees
+from fedmtl.algorithms.base import Algorithm
+from fedmtl.conformance.case import ORDER, Trial
+from fedmtl.conformance.compare import assert_same, equal, same, snapshot
+from fedmtl.runtime.cohort import Host
+from fedmtl.trees import Params
+
+GROUPS = ([3, 2, 4, 1, 0], [3, 1], [4, 0], [2, 2], [2, 4, 1])
+"""The same clients in other slots, beside other neighbours, at other widths; by falling size, as cohorts stand."""
+
+
+def noisy(host: Host, params: Params, slots: Sequence[int], salt: int) -> Params:
+    """`params` [C, ...] moved away from where they are, for every client in a direction of its own."""
+    out: Params = {}
+    for name, leaf in params.items():
+        if name.rsplit("/", 1)[-1] not in host.signature.layout.trainable:
+            out[name] = leaf.clone()
+            continue
+        draws = [keys.generator(keys.stream(salt, name, 0, c)).standard_normal(leaf.shape[1:]) for c in slots]
+        out[name] = leaf + 0.2 * torch.from_numpy(np.stack(draws)).to(leaf.dtype)
+    return out
+
+
+def position(host: Host, slots: Sequence[int]) -> tuple[Params, Params]:
+    """(received, kept) of every client in the middle of a run; both differ from client to client, and from each other."""
+    shared = trees.expand(host.method.sends(host.method.init(host.model, host.wire)), len(slots))
+    client = host.client(slots, 1, "batches")
+    start = trees.unflatten(snapshot(trees.flatten(host.method.start(client, trees.expand(host.model, len(slots))))))
+    _, kept = host.method.local(client, noisy(host, shared, slots, 1), start)
+    return noisy(host, shared, slots, 2), snapshot(trees.flatten(kept))
+
+
+def at(tree: Params, where: Sequence[int]) -> Params:
+    """The slices at some places."""
+    return {name: leaf[list(where)] for name, leaf in tree.items()}
+
+
+def second_round(host: Host, slots: Sequence[int], received: Params, kept: Params) -> Params:
+    """All that a round gives from a position: sent, kept, personal and, where the method adapts, adapted."""
+    method, tree = host.method, trees.unflatten(kept)
+    sent, state = method.local(host.client(slots, 2, "batches"), dict(received), tree)
+    out: dict[str, Any] = {"sent": sent, "kept": state, "personal": method.personal(received, tree)}
+    if method.adapts:
+        out["adapted"] = method.adapt(host.client(slots, 2, "adapt"), method.personal(received, tree))
+    return snapshot(trees.flatten(out))
+
+
+def pure(method: Algorithm) -> None:
+    """`local` leaves its inputs as they are, and gives the same when it is called again."""
+    host = Trial(method).host
+    slots = ORDER
+    received, kept = position(host, slots)
+    client = host.client(slots, 2, "batches")
+    before = snapshot(trees.flatten({"received": received, "kept": kept, "pool": {"x": host.x, "y": host.y},
+                                     "initial model": host.model}))
+    first = second_round(host, slots, received, kept)
+    after = trees.flatten({"received": received, "kept": kept, "pool": {"x": host.x, "y": host.y},
+                           "initial model": host.model})
+    assert_same(before, after, "local changes its inputs in place")
+    assert not any(leaf.requires_grad for leaf in after.values()), "local turns on requires_grad of its inputs"
+    torch.manual_seed(1)
+    assert_same(first, second_round(host, slots, received, kept), "local gives another result when called again")
+    one, two = (method.local(client, dict(received), trees.unflatten(kept)) for _ in range(2))
+    assert_same(trees.flatten({"sent": one[0], "kept": one[1]}), trees.flatten({"sent": two[0], "kept": two[1]}),
+                "local gives another result with the same Client")
+
+
+def no_global_generator(method: Algorithm) -> None:
+    """`local` and `adapt` draw from no generator that others share."""
+    host = Trial(method).host
+    received, kept = position(host, ORDER)
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    second_round(host, ORDER, received, kept)
+    assert torch.equal(torch_state, torch.get_rng_state()), "torch's global generator was used"
+    now = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, now, strict=True)), "numpy's global generator was used"
+    assert python_state == random.getstate(), "Python's global generator was used"
+
+
+def cohort_equals_loop(method: Algorithm) -> None:
+    """A cohort gives what its clients give one at a time: to 1e-5 in float32, to 1e-12 in float64."""
+    for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-12)):
+        trials = [Trial(method, sections={"runtime": {"cohort": width}, "training": {"dtype": dtype}}) for width in (1, 4)]
+        gave = []
+        for trial in trials:
+            done = trial.host.train(1, range(5), trial.shared)
+            gave.append(trees.flatten({"sent": done.rows, "kept": trial.kept(), "models": trial.models()}))
+        assert_same(gave[0], gave[1], f"a cohort and a loop differ in {dtype}", tolerance=tolerance)
+
+
+def slots_and_neighbours(method: Algorithm) -> None:
+    """A client's bits do not depend on its slot, its neighbours, or the cohort's width (2 or more)."""
+    host = Trial(method).host
+    received, kept = position(host, ORDER)
+    whole = second_round(host, ORDER, received, kept)
+    for group in GROUPS:
+        where = [ORDER.index(client) for client in group]
+        part = second_round(host, group, at(received, where), at(kept, where))
+        assert_same(at(whole, where), part, f"a client's result depends on its cohort: in the cohort {group} it is another")
+
+
+def wire(method: Algorithm) -> None:
+    """Only what is declared as shared crosses the wire, in both directions, and nothing that is kept crosses it renamed."""
+    host = Trial(method).host
+    received, kept = position(host, ORDER)
+    sent, state = method.local(host.client(ORDER, 2, "batches"), received, trees.unflatten(kept))
+    for way, names in (("sends", sent), ("has the server send", method.sends(method.init(host.model, host.wire)))):
+        leaking = sorted(name for name in names if name.rsplit("/", 1)[-1] not in host.wire)
+        assert not leaking, f"it {way} {leaking}, but declares '{method.wire}' as shared"
+    private = {name: leaf for name, leaf in trees.flatten(state).items() if name.rsplit("/", 1)[-1] not in host.wire}
+    for name, leaf in private.items():
+        copies = [other for other, there in sent.items() if leaf.is_floating_point() and equal(leaf, there)]
+        assert not copies, f"it keeps '{name}' and sends the same numbers as {copies}"
+
+
+def strengths(method: Algorithm) -> list[str]:
+    """The hyper-parameters that are real numbers and not 0."""
+    hints = get_type_hints(type(method))
+    return [f.name for f in fields(method) if f.init and hints[f.name] is float and getattr(method, f.name) != 0]
+
+
+def penalties(method: Algorithm, inert: Sequence[str] = ()) -> None:
+    """Every strength (lam, mu, ...) changes what is sent, kept or used: a penalty on detached tensors would not."""
+    def gives(variant: Algorithm) -> Params:
+        host = Trial(variant).host
+        received, kept = position(Trial(method).host, ORDER)
+        later = Trial(variant, sections={"training": {"epochs": 1}}, together=True)
+        later.rounds(2)
+        return second_round(host, ORDER, received, kept) | {f"run/{k}": v for k, v in later.outcome().items()}
+
+    full = gives(method)
+    for name in strengths(method):
+        if name not in inert and same(full, gives(replace(method, **{name: 0.0}))):
+            raise AssertionError(f"{name} = {getattr(method, name)} gives the same as {name} = 0: it has no gradient")
+
+
+def whole_model(method: Algorithm) -> None:
+    """`personal`, and `adapt` after it, give every parameter of the model, in its shape, dtype and in finite numbers."""
+    trial = Trial(method, sections={"training": {"epochs": 1}}, together=True)
+    trial.rounds(2)
+    for kind, params in trial.models().items():
+        for name, leaf in trial.host.model.items():
+            found = params[name]
+            assert found.dtype == leaf.dtype, f"'{name}' of the {kind} model is {found.dtype}, not {leaf.dtype}"
+            assert found.shape == (5, *leaf.shape), f"'{name}' of the {kind} model has shape {list(found.shape)}"
+            assert found.isfinite().all(), f"'{name}' of the {kind} model is not finite"

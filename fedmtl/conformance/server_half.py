@@ -1,0 +1,119 @@
+"""What the server's half of a method must hold, with the strategy that calls it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from flwr.app import Message
+from safetensors.torch import load, save
+
+from fedmtl.algorithms.base import Algorithm
+from fedmtl.client.store import DirectoryStore
+from fedmtl.conformance.case import SIZES, Trial, copies_of, small_federation
+from fedmtl.conformance.compare import assert_same
+from fedmtl.server.messages import ARRAYS, CLIENTS, to_arrays, to_params
+from fedmtl.trees import Params
+
+ORDER = [2, 0, 4, 1, 3]
+VICTIM = 2
+ONE_EPOCH = {"training": {"epochs": 1}}
+
+
+@lru_cache(maxsize=4)
+def usual(method: Algorithm) -> Params:
+    """The server's state after two rounds in which nothing happens."""
+    return Trial(method, sections=ONE_EPOCH).rounds(2)
+
+
+def order_of_replies(method: Algorithm) -> None:
+    """Replies that arrive in another order give the same bits."""
+    other = Trial(method, sections=ONE_EPOCH).rounds(2, lambda replies: [replies[i] for i in ORDER])
+    assert_same(usual(method), other, "the server's state depends on the order of replies")
+
+
+def scaled_weights(method: Algorithm) -> None:
+    """Weights times a constant change nothing (to 1e-6)."""
+    other = Trial(method, sections=ONE_EPOCH, factor=3.7).rounds(2)
+    assert_same(usual(method), other, "the server's state depends on the sum of the weights", tolerance=1e-6)
+
+
+def learning_rate_0(method: Algorithm) -> None:
+    """Learning rate 0 is a fixed point: what the server sends stays (to 1e-6)."""
+    own = [f.name for f in fields(method) if f.name == "lr" or f.name.endswith("_lr") or f.name.startswith("eta")]
+    trial = Trial(replace(method, **dict.fromkeys(own, 0.0)), sections={"training": {"lr": 0.0, "epochs": 1}})
+    before = trial.shared
+    trial.rounds(2)
+    assert_same(before, trial.shared, "with learning rate 0 what is shared moves", tolerance=1e-6)
+
+
+def copies(method: Algorithm) -> None:
+    """Several copies of one client are that client (to 1e-9 in float64, with full batches)."""
+    sections = {"training": {"dtype": "float64", "batch-size": max(SIZES)}}
+    alone, many = (Trial(method, copies_of(small_federation(), 3, n), sections) for n in (1, 3))
+    for trial in (alone, many):
+        trial.rounds(2)
+    assert_same(alone.state, many.state, "three copies of a client give another state than the client", tolerance=1e-9)
+    assert_same(alone.kept(), _first(many.kept()), "a copy keeps something else than the client", tolerance=1e-9)
+
+
+def _first(tree: Params) -> Params:
+    return {name: leaf[:1] for name, leaf in tree.items()}
+
+
+def _spoil(reply: Message, how: str) -> Message:
+    params = to_params(reply.content.array_records[ARRAYS])
+    if how == "weight":
+        reply.content.metric_records[CLIENTS]["num-examples"] = [-1]
+    elif how == "missing":
+        del reply.content[CLIENTS]
+    else:
+        fill = torch.nan if how == "nan" else 1e30
+        reply.content[ARRAYS] = to_arrays({name: torch.full_like(leaf, fill) for name, leaf in params.items()})
+    return reply
+
+
+def rejected_is_absent(method: Algorithm) -> None:
+    """A reply that is not let in leaves the server where it would be had the client not answered."""
+    absent = Trial(method, sections=ONE_EPOCH)
+    ways = ("nan", "huge") if absent.shared else ("missing",)
+    absent.rounds(3, lambda replies: replies[:VICTIM] + replies[VICTIM + 1:])
+    spoilt = Trial(method, sections=ONE_EPOCH)
+    for how in ("weight", *ways):
+        spoilt.rounds(1, lambda replies, how=how: [  # type: ignore[misc]
+            _spoil(reply, how) if i == VICTIM else reply for i, reply in enumerate(replies)])
+        now = spoilt.strategy.rounds[spoilt.number]
+        assert list(now.rejected) == [VICTIM], f"a spoilt reply ({how}) was let in, or others were rejected: {now.rejected}"
+    spoilt.rounds(absent.number - spoilt.number, lambda replies: replies[:VICTIM] + replies[VICTIM + 1:])
+    assert_same(absent.state, spoilt.state, "a rejected reply is not the same as no reply")
+
+
+def empty_round(method: Algorithm) -> None:
+    """A round without replies keeps the state, and the next one goes on."""
+    trial = Trial(method, sections=ONE_EPOCH)
+    before = trial.rounds(1)
+    assert_same(before, trial.rounds(1, _nobody), "a round without replies changes the server's state")
+    for name, leaf in trial.rounds(1).items():
+        assert leaf.isfinite().all(), f"after a round without replies '{name}' is not finite"
+
+
+def _nobody(replies: list[Message]) -> list[Message]:
+    return []
+
+
+def round_trip(method: Algorithm) -> None:
+    """A run whose server and clients end after every round, and start again from safetensors files, has the same bits."""
+    through = Trial(method, sections=ONE_EPOCH)
+    through.rounds(2)
+    with TemporaryDirectory() as folder:
+        state: bytes | None = None
+        for number in range(2):
+            resumed = Trial(method, sections=ONE_EPOCH, store=DirectoryStore(Path(folder)), number=number)
+            if state is not None:
+                resumed.arrays = to_arrays(load(state))
+            state = save({name: leaf.contiguous() for name, leaf in resumed.rounds(1).items()})
+        assert_same(through.outcome(), resumed.outcome(), "a state that was saved and read again goes on differently")
+
