@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmtl import keys, trees
 from fedmtl.algorithms.steps import Client, Rows, Signature
@@ -107,10 +107,22 @@ class Host:
                                 f"layer normalisation (got {asked})")
         if asked != "auto":
             return asked
-        if statistics or (self.signature.forward.path != "stacked" and self.device.type == "cpu"):
+        forward = self.signature.forward
+        if statistics or (self.device.type == "cpu" and forward.path == "vmap" and not self._vmap_pays()):
             return 1
         parameters = sum(leaf.numel() for leaf in self.model.values())
         return int(np.clip(2**20 // max(parameters, 1), 1, 64)) if self.device.type == "cpu" else 256
+
+    def _vmap_pays(self) -> bool:
+        """On a CPU a stacked convolution is a grouped one, slower than one client after the other; and some modules cannot."""
+        net = self.signature.forward.net
+        if any(isinstance(module, nn.modules.conv._ConvNd) for module in net.modules()):
+            return False
+        try:
+            self.signature.forward(trees.expand(self.model, 2), torch.zeros(2, 1, *self.federation.x.shape[1:], dtype=self.dtype))
+        except RuntimeError:
+            return False
+        return True
 
     @cached_property
     def x(self) -> Tensor:

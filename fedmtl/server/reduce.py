@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedmtl.trees import Params
+from fedmtl.trees import Params, flat
 
 
 def deal(sizes: npt.NDArray[np.int64], shards: int) -> npt.NDArray[np.int64]:
@@ -44,10 +44,10 @@ class ShardSums:
         """Adds rows [K, ...] with weights [K] to the sums of their shards [K]."""
         index, weight = torch.from_numpy(shard), torch.from_numpy(weights)
         for name, leaf in rows.items():
-            flat = leaf.detach().flatten(1).to("cpu", torch.float64, copy=True).mul_(weight.unsqueeze(1))
+            rows_of = flat(leaf.detach()).to("cpu", torch.float64, copy=True).mul_(weight.unsqueeze(1))
             if name not in self.sums:
                 self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
-            self.sums[name].view(self.shards, -1).index_add_(0, index, flat)
+            self.sums[name].view(self.shards, -1).index_add_(0, index, rows_of)
 
     def merge(self, shard: Sequence[int], sums: Mapping[str, Tensor]) -> None:
         """Takes over the sums [len(shard), ...] of whole shards from whoever computed them."""

@@ -9,13 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedmtl.trees import flat
+
 LARGEST = 1e18
 """A tensor of a larger norm is no model's: its squares leave float32."""
 
 
 def finite(rows: Mapping[str, Tensor]) -> Tensor:
     """Which rows hold only usable numbers: leaves [K, ...] to [K] bool."""
-    checks = [torch.linalg.vector_norm(leaf.flatten(1), dim=1) <= LARGEST for leaf in rows.values() if leaf.is_floating_point()]
+    checks = [torch.linalg.vector_norm(flat(leaf), dim=1) <= LARGEST for leaf in rows.values() if leaf.is_floating_point()]
     return torch.stack(checks).all(0) if checks else torch.ones(0, dtype=torch.bool)
 
 

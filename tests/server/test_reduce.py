@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,7 +80,6 @@ def test_order_is_by_falling_size_then_id() -> None:
     assert deal(np.array([5, 5, 5, 5, 5]), 2).tolist() == [0, 1, 1, 0, 0]
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="flatten(1) of one number a client, [C]")
 def test_one_number_a_client() -> None:
     sums = ShardSums(2)
     sums.add({"alpha": torch.tensor([1.0, 2.0, 5.0])}, np.array([3.0, 2.0, 1.0]), np.array([0, 1, 1]))
