@@ -171,7 +171,8 @@ class Client:
         x, y = self.x.index_select(0, index), self.y.index_select(0, index)
         weights = torch.from_numpy(weight[:, : rows.shape[1]]).to(device, self.x.dtype)
         keyed = torch.from_numpy(noise).to(device) if self.signature.forward.dropouts else None
-        return Batch(x.unflatten(0, rows.shape), y.unflatten(0, rows.shape), weights, active, keyed)
+        shape = rows.shape
+        return Batch(x.reshape(*shape, *x.shape[1:]), y.reshape(*shape, *y.shape[1:]), weights, active, keyed)
 
     def mean_train_loss(self) -> Tensor:
         """[C] the mean of the objective over the steps so far, NaN for a client that made none."""

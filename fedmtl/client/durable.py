@@ -100,7 +100,7 @@ class DurableStore(MemoryStore):
         body = np.concatenate(rows, axis=1)
         head = np.zeros(len(clients), HEAD)
         head["client"], head["round"] = clients, round
-        head["crc"] = [zlib.crc32(row) for row in body]
+        head["crc"] = [zlib.crc32(row.data) for row in body]
         return np.concatenate([head.view(np.uint8).reshape(len(clients), -1), body], axis=1)
 
     def _unpack(self, records: Bytes) -> Params:

@@ -59,7 +59,7 @@ class RunDirectory:
 
     path: Path
     _files: dict[str, IO[str]] = field(default_factory=dict)
-    _who: tuple[list[int], str, dict[str, str]] | None = None
+    _who: tuple[list[int], str, dict[str, str]] = field(default_factory=lambda: ([], "", {}))
 
     def __post_init__(self) -> None:
         if (self.path / "scenario.toml").exists():
@@ -119,9 +119,9 @@ class RunDirectory:
 
     def scores(self, now: Round, directions: Mapping[str, str], tasks: list[str], sizes: Mapping[str, Any]) -> None:
         """One line for every (part, model, metric) of a round."""
-        if self._who is None or self._who[0] != now.scored:
+        if self._who[0] != now.scored:
             columns = {"client": now.scored, "task": [tasks[c] for c in now.scored]}
-            counts = {part: json.dumps(sizes[part][now.scored].tolist()) for part in PARTS}
+            counts = {str(part): json.dumps(sizes[part][now.scored].tolist()) for part in PARTS}
             self._who = now.scored, json.dumps(columns)[1:-1], counts
         for (part, model, metric), values in now.scores.items():
             head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,

@@ -327,5 +327,6 @@ class Host:
         position = np.arange(start, start + EVAL_ROWS)
         mask = (position < ends[..., None]) & (position >= (ends - index.counts)[..., None])
         flat = torch.from_numpy(place).flatten().to(self.device)
-        return (self.x.index_select(0, flat).unflatten(0, place.shape), self.y.index_select(0, flat).unflatten(0, place.shape),
+        x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
+        return (x.reshape(*place.shape, *x.shape[1:]), y.reshape(*place.shape, *y.shape[1:]),
                 torch.from_numpy(mask).to(self.device, self.dtype))

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import torch
+from ray import cloudpickle
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -30,7 +31,7 @@ class AppWorker:
         torch.set_num_threads(1)
         sys.path[:0] = [entry for entry in path if entry not in sys.path]
         run = empty_run()
-        self.app: ClientApp = ray.cloudpickle.loads(app)
+        self.app: ClientApp = cloudpickle.loads(app)
         self.contexts = {node: Context(run_id=run.run_id, node_id=node, state=RecordDict(), run_config=dict(run_config),
                                        node_config={"partition-id": partition, "num-partitions": total})
                          for node, partition in nodes.items()}
@@ -40,12 +41,16 @@ class AppWorker:
         return [self._reply(message) for message in messages]
 
     def _reply(self, message: Message) -> Message:
-        own = RecordDict({name: type(record)(dict(record)) for name, record in message.content.items()})
-        message.content = own  # messages of one batch share records; a client may write into its own
+        message.content = RecordDict({name: _own(record) for name, record in message.content.items()})
         try:
             return self.app(message, self.contexts[message.metadata.dst_node_id])
         except Exception as error:  # a ClientApp may raise anything; Flower turns it into a reply too
             return app_error(message, error)
+
+
+def _own(record: Any) -> Any:
+    """A record like this one: messages of a batch share records, and a client may write into what it gets."""
+    return type(record)(dict(record))
 
 
 class AppGrid(OwnGrid):
@@ -53,8 +58,8 @@ class AppGrid(OwnGrid):
 
     def __init__(self, app: ClientApp, nodes: int, workers: int, run_config: Mapping[str, Any]) -> None:
         super().__init__()
-        packed, path = ray.cloudpickle.dumps(app), [entry for entry in sys.path if entry]
-        actor = ray.remote(num_cpus=1)(AppWorker)
+        packed, path = cloudpickle.dumps(app), [entry for entry in sys.path if entry]
+        actor: Any = ray.remote(num_cpus=1)(AppWorker)
         dealt = [{n + 1: n for n in range(w, nodes, workers)} for w in range(workers)]
         self.workers = [actor.remote(path, packed, mine, nodes, dict(run_config)) for mine in dealt]
         self.nodes = nodes

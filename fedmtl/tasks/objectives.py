@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +15,7 @@ from fedmtl.errors import ScenarioError
 from fedmtl.tasks.task import Samples
 
 Direction = Literal["max", "min"]
+Numbers = npt.NDArray[np.float64]
 
 
 class Objective(ABC):
@@ -33,8 +36,8 @@ class Objective(ABC):
     def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Row by row, [..., B], the quantities whose means `scores` turns into the metrics."""
 
-    def scores(self, means: dict[str, float]) -> dict[str, float]:
-        """The metrics of one client from the means of `rows` over one part of its data."""
+    def scores(self, means: dict[str, Numbers]) -> dict[str, Numbers]:
+        """The metrics from the means of `rows` over parts of clients' data, arrays of any shape."""
         return means
 
 
@@ -53,7 +56,7 @@ class Classification(Objective):
 
     def loss(self, out: Tensor, y: Tensor) -> Tensor:
         """-log softmax(out)[y]."""
-        return F.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").unflatten(0, y.shape)
+        return F.cross_entropy(out.flatten(0, -2), y.flatten(), reduction="none").reshape(y.shape)
 
     def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Hits and losses."""
@@ -81,6 +84,6 @@ class Regression(Objective):
         """Squared errors."""
         return {"mse": self.loss(out, y)}
 
-    def scores(self, means: dict[str, float]) -> dict[str, float]:
+    def scores(self, means: dict[str, Numbers]) -> dict[str, Numbers]:
         """The mean squared error, its root, and the loss, which it is."""
         return {"mse": means["mse"], "rmse": means["mse"] ** 0.5, "loss": means["mse"]}
