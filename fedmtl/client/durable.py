@@ -100,7 +100,7 @@ class DurableStore(MemoryStore):
         body = np.concatenate(rows, axis=1)
         head = np.zeros(len(clients), HEAD)
         head["client"], head["round"] = clients, round
-        head["crc"] = [zlib.crc32(row.data) for row in body]
+        head["crc"] = [zlib.crc32(row.tobytes()) for row in body]
         return np.concatenate([head.view(np.uint8).reshape(len(clients), -1), body], axis=1)
 
     def _unpack(self, records: Bytes) -> Params:
@@ -115,7 +115,7 @@ class DurableStore(MemoryStore):
     def _read(self, client: int) -> Bytes:
         record = np.frombuffer(os.pread(self._files[self._version[client][0]], self._size, self._place[client] * self._size), np.uint8)
         head: Any = record[: HEAD.itemsize].view(HEAD)[0] if len(record) == self._size else None
-        if head is None or head["client"] != client or zlib.crc32(record[HEAD.itemsize :]) != head["crc"]:
+        if head is None or head["client"] != client or zlib.crc32(record[HEAD.itemsize :].tobytes()) != head["crc"]:
             raise DiskError(f"{self.path}: the private state of client {client} is damaged")
         return record
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
 from dataclasses import MISSING, field, make_dataclass
-from functools import cache
 from typing import Any
 
 from torch import nn
 
 
-@cache
-def component_of(module: Hashable, base: Hashable, given: int) -> type[Any]:
+def component_of(module: type[nn.Module], base: type[Any], given: int) -> type[Any]:
     """A component of kind `base` that builds `module`: its fields are the arguments of `module` after the first `given`.
 
     A trunk is called with the input shape, a head with the number of features and of outputs.
     """
-    assert isinstance(module, type) and isinstance(base, type)
     parameters = list(inspect.signature(module).parameters.values())[given:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     hints = inspect.get_annotations(module.__init__, eval_str=True)

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fedmtl.errors import DiskError
-from fedmtl.report import metrics
 from fedmtl.scenario import Scenario
 from fedmtl.server.strategy import Round
 from fedmtl.tasks.federation import label_counts, mean_js_divergence
@@ -137,6 +136,8 @@ class RunDirectory:
             save_file({k: v.contiguous() for k, v in state.items()}, self.path / "checkpoint" / "shared.safetensors")
         except (OSError, SafetensorError) as error:
             raise DiskError(f"{self.path / 'checkpoint'} cannot be written: {error}") from error
+        from fedmtl.report import metrics
+
         frame = metrics.load_metrics(self.path)
         summary = {"name": scenario.name, "algorithm": scenario.algorithm.name, "seed": scenario.seed,
                    "rounds": scenario.rounds, **extra, "checksum": checksum(state), **metrics.summarise(frame, primary)}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import subspace_angles
 
 from fedmtl.trees import Params
 
@@ -16,6 +15,8 @@ def subspace_sine(state: Params, truth: npt.NDArray[np.float64]) -> float | None
 
     None where no first layer of that shape was shared. FedRep (Collins et al., ICML 2021), definition 1.
     """
+    from scipy.linalg import subspace_angles
+
     weights = [leaf.detach().double().cpu().numpy() for name, leaf in sorted(state.items())
                if name.startswith("trunk.") and name.endswith("weight")]
     if len(weights) != 1 or weights[0].shape != truth.T.shape:

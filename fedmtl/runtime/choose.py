@@ -6,7 +6,7 @@ import os
 from typing import Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from fedmtl.client.store import MemoryStore
 from fedmtl.runtime.cohort import Host
@@ -25,11 +25,19 @@ def cores() -> int:
 
 
 def row_cost(host: Host) -> int:
-    """Floating-point operations of one forward pass of one row."""
-    x = torch.zeros(1, *host.federation.x.shape[1:], dtype=host.dtype, device=host.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        host.signature.forward.net.eval()(x)
-    return int(counter.get_total_flops())
+    """About how many floating-point operations one forward pass of one row takes: two a weight, at every place it is used."""
+    net, total = host.signature.forward.net, 0
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal total
+        total += 2 * sum(p.numel() for p in module.parameters(recurse=False)) * max(out[0].numel() // out.shape[1], 1)
+
+    hooks = [m.register_forward_hook(count) for m in net.modules() if next(m.parameters(recurse=False), None) is not None]
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, *host.federation.x.shape[1:], dtype=host.dtype, device=host.device))
+    for hook in hooks:
+        hook.remove()
+    return total
 
 
 def round_seconds(scenario: Scenario, federation: Federation) -> float:

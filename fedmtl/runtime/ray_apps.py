@@ -58,7 +58,8 @@ class AppGrid(OwnGrid):
 
     def __init__(self, app: ClientApp, nodes: int, workers: int, run_config: Mapping[str, Any]) -> None:
         super().__init__()
-        packed, path = cloudpickle.dumps(app), [entry for entry in sys.path if entry]
+        packed = cloudpickle.dumps(app)  # type: ignore[no-untyped-call]
+        path = [entry for entry in sys.path if entry]
         actor: Any = ray.remote(num_cpus=1)(AppWorker)
         dealt = [{n + 1: n for n in range(w, nodes, workers)} for w in range(workers)]
         self.workers = [actor.remote(path, packed, mine, nodes, dict(run_config)) for mine in dealt]
