@@ -266,7 +266,7 @@ def test_usage_errors_are_exit_code_2(words, tmp_path, monkeypatch, capsys):
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("words", ["run quickstart algorithm.name=broken_raise:X", "check quickstart rounds=0", "run --nope"])
+@pytest.mark.parametrize("words", ["run quickstart algorithm.name=broken_raise:X", "run --nope"])
 def test_in_a_process_of_its_own(words, workplace):
     command = [sys.executable, "-B", "-m", "fedmtl.cli", *words.split()]
     done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)

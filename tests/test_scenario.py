@@ -31,9 +31,9 @@ def test_resolving_twice_changes_nothing(name, method):
 def test_a_run_can_be_repeated_from_its_directory(name, tmp_path):
     for method in ("ditto",) if name == "quickstart" else ("fedper",):
         words = {"algorithm.name": method, "rounds": 2, "training.epochs": 1, "server.participation": 0.5, **INLINE}
-        first = run(name, words, out=tmp_path / method)
+        first = run(name, words, out=tmp_path / method, report=False)
         written = (first.path / "scenario.toml").read_text()
-        second = run(first.path / "scenario.toml", out=tmp_path / f"{method}-again")
+        second = run(first.path / "scenario.toml", out=tmp_path / f"{method}-again", report=False)
         assert second.summary["checksum"] == first.summary["checksum"]
         assert (second.path / "scenario.toml").read_text() == written
         assert (second.path / "metrics.jsonl").read_bytes() == (first.path / "metrics.jsonl").read_bytes()

@@ -42,7 +42,7 @@ def alone(tmp_path_factory):
             for name, words in CASES.items()}
 
 
-QUICK = {("fedper", 1), ("ditto", 2), ("dirichlet", 3)}
+QUICK = {("ditto", 2), ("dirichlet", 3)}
 
 
 @pytest.mark.parametrize(("case", "workers"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import pytest
 from flwr.app import Message
@@ -11,8 +12,9 @@ from fedmtl.client.handler import Handler
 from fedmtl.client.store import MemoryStore
 from fedmtl.runtime.cohort import Host, federation_of
 from fedmtl.runtime.grid import OwnGrid
-from fedmtl.scenario import Scenario, load_scenario
+from fedmtl.scenario import Scenario, from_toml, load_scenario
 from fedmtl.server.strategy import MethodStrategy
+from fedmtl.tasks.task import Federation
 
 CLIENTS = 6
 WORDS = {"tasks.clients": CLIENTS, "model.hidden": [5], "runtime.kind": "inline", "runtime.cohort": 4, "rounds": 3}
@@ -20,12 +22,18 @@ WORDS = {"tasks.clients": CLIENTS, "model.hidden": [5], "runtime.kind": "inline"
 Change = Callable[[Message, int], list[Message]]
 
 
+@lru_cache
+def data_of(text: str) -> Federation:
+    """The federation of a scenario, made once."""
+    return federation_of(from_toml(text))
+
+
 class NodeGrid(OwnGrid):
     """One untrusted node a client, as remote processes are; `change` sees every reply to a train or evaluate message."""
 
     def __init__(self, scenario: Scenario, *, trusted: bool = False) -> None:
         super().__init__()
-        federation = federation_of(scenario)
+        federation = data_of(scenario.to_toml())
         self.host = Host(scenario, federation, MemoryStore())
         self.nodes = {100 + client: Handler(self.host, [client], trusted=trusted) for client in range(federation.clients)}
         self.change: Change = lambda reply, client: [reply]

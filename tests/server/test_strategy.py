@@ -365,6 +365,26 @@ def test_a_method_that_raises_for_one_client_fails_that_client_alone(kind, tmp_p
         run("quickstart", {**words, "server.max-failures": 0.0}, out=tmp_path / "strict")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shy(Fedper):
+    """FedPer that cannot be evaluated for clients that have an odd number of training rows."""
+
+    adapts = True
+
+    def adapt(self, client, params):
+        if (client.n % 2 == 1).any():
+            raise ArithmeticError("odd")
+        return params
+
+
+@pytest.mark.xfail(strict=True, raises=ArithmeticError, reason="Host.evaluate lets it through: the run stops")
+def test_a_method_that_raises_in_an_evaluation_costs_that_clients_scores_alone(tmp_path):
+    words = {"algorithm.name": f"{__name__}:Shy", "rounds": 1, "runtime.kind": "inline", "tasks.clients": 7}
+    result = run("quickstart", words, out=tmp_path / "run", report=False)
+    [event] = [event for event in load_journal(result.path) if event["event"] == "round"]
+    assert {one["reason"] for one in event["unscored"]} == {"ArithmeticError: odd"}
+
+
 def test_it_is_a_flower_strategy(setting):
     assert isinstance(setting().strategy, Strategy)
 
