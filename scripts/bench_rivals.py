@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +110,13 @@ class Floor:
         return float(((hits * self.hmask).sum(1) / self.hmask.sum(1)).mean())
 
 
+@cache
+def stored(path: str) -> list[dict[str, Tensor]]:
+    """train and held-out tensors of every client, read once a process, as a well-written client would."""
+    loaded: list[dict[str, Tensor]] = torch.load(path, weights_only=True)
+    return loaded
+
+
 def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> dict[str, Any]:
     """Flower's engine: FedAvg, an ordinary ClientApp, one CPU a client."""
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -118,9 +128,13 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
     from flwr.simulation import run_simulation
 
     trunk, lr, batch = scenario.model.trunk, scenario.optimizer.lr, scenario.training.batch_size
-    train, held = parts_of(federation)
+    path = str(Path(tempfile.mkdtemp()) / "data.pt")
+    torch.save([{"x": x, "y": y, "hx": hx, "hy": hy} for (x, y), (hx, hy) in zip(*parts_of(federation), strict=True)], path)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     begin, marks, scores = time.perf_counter(), [], []
     client_app, server_app = ClientApp(), ServerApp()
+
+    from bench_rivals import make_net, stored, train_one  # by name, so that they are not pickled with every message
 
     def load(message: Message) -> nn.Module:
         torch.set_num_threads(1)
@@ -130,14 +144,16 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
 
     @client_app.train()
     def fit(message: Message, context: Context) -> Message:
-        net, (x, y) = load(message), train[int(context.node_config["partition-id"])]
+        net, own = load(message), stored(path)[int(context.node_config["partition-id"])]
+        x, y = own["x"], own["y"]
         train_one(net, x, y, lr, batch)
         return Message(RecordDict({"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord({"num-examples": len(x)})}),
                        reply_to=message)
 
     @client_app.evaluate()
     def score(message: Message, context: Context) -> Message:
-        net, (x, y) = load(message), held[int(context.node_config["partition-id"])]
+        net, own = load(message), stored(path)[int(context.node_config["partition-id"])]
+        x, y = own["hx"], own["hy"]
         with torch.no_grad():
             hits = (net(x).argmax(1) == y).float().mean().item()
         return Message(RecordDict({"metrics": MetricRecord({"num-examples": len(x), "accuracy": hits})}), reply_to=message)
