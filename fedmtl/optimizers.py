@@ -74,6 +74,7 @@ class Adam(Optimizer):
     Kingma, Ba. Adam: A Method for Stochastic Optimization. ICLR 2015. arXiv:1412.6980
     """
 
+    lr: Amount = 1e-3
     beta1: Share = 0.9
     beta2: Share = 0.999
     eps: Amount = 1e-8

@@ -97,8 +97,7 @@ def load_object(reference: str, key: str, folder: Path | None = None) -> Any:
         beside = [path.stem for place in places for path in Path(place).glob("*.py")]
         raise ScenarioError(key, f"no module '{module_name}' (from '{reference}')", allowed=beside, got=module_name) from error
     except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
-        said = f"{type(error).__name__}: {error}{_place_of(error)}"
-        raise ScenarioError(key, f"module '{module_name}' cannot be imported: {said}") from error
+        raise ScenarioError(key, f"module '{module_name}' cannot be imported: {said_by(error)}") from error
     _check_origin(module, module_name, places, key)
     if not hasattr(module, attribute):
         raise ScenarioError(key, f"module '{module_name}' has no '{attribute}'", allowed=_public(module), got=attribute)
@@ -115,11 +114,11 @@ def _check_origin(module: Any, name: str, places: list[str], key: str) -> None:
         raise ScenarioError(key, f"{problem}; give it another name")
 
 
-def _place_of(error: BaseException) -> str:
-    """Where a user's module raised `error`; a SyntaxError says so itself, and what the import system raises has no such place."""
+def said_by(error: BaseException) -> str:
+    """What a user's code raised, and where; a SyntaxError says so itself, and what the import system raises has no such place."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     inside = isinstance(error, SyntaxError) or "importlib" in last.filename
-    return "" if inside else f" ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {error}" + ("" if inside else f" ({Path(last.filename).name}, line {last.lineno})")
 
 
 def _public(module: Any) -> list[str]:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def run_fedmtl(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
         out = fedmtl.run(scenario.model_copy(update={"runtime": runtime}), out=Path(folder) / "run")
         lines = [json.loads(line) for line in (out.path / "journal.jsonl").read_text().splitlines()]
     stamps = [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == "round"]
-    gaps = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(stamps)]
     score = out.summary["test"]["accuracy"]["mean"]
     return {"rounds": gaps, "startup": out.summary["seconds"]["startup"], "score": score, "bytes": out.summary["bytes"]}
 
@@ -136,7 +137,8 @@ def spawn(arguments: argparse.Namespace, arm: str, clients: int) -> dict[str, An
     words = [sys.executable, __file__, "--arm", arm, "--clients", str(clients), "--rounds", str(rounds), "--model", arguments.model,
              "--batch", str(arguments.batch), "--workers", str(arguments.workers), "--algorithm", arguments.algorithm]
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=alone)
         memory = Memory(process.pid)
         memory.start()
         text, _ = process.communicate()
@@ -172,13 +174,15 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table, with ratios to the arms that are there."""
-    print(f"{'clients':>8} {'arm':>8} {'ms/round':>10} {'x flower':>9} {'x loop':>8} {'/ floor':>8} {'start s':>8} {'peak MB':>8} {'score':>7}")
+    names = ("clients", "arm", "ms/round", "x flower", "x loop", "/ floor", "start s", "peak MB", "score")
+    print(" ".join(f"{name:>9}" for name in names))
     for row in rows:
         of = {r["arm"]: r["ms"] for r in rows if r["clients"] == row["clients"]}
         ratio = [f"{of[arm] / row['ms']:.1f}" if arm in of else "-" for arm in ("flower", "loop")]
         floor = f"{row['ms'] / of['floor']:.2f}" if "floor" in of else "-"
-        print(f"{row['clients']:>8} {row['arm']:>8} {row['ms']:>10.2f} {ratio[0]:>9} {ratio[1]:>8} {floor:>8} {row['startup_s']:>8.1f} "
-              f"{row['memory_mb']:>8.0f} {row['score']:>7.3f}")
+        cells = (row["clients"], row["arm"], f"{row['ms']:.2f}", *ratio, floor, f"{row['startup_s']:.1f}", f"{row['memory_mb']:.0f}",
+                 f"{row['score']:.3f}")
+        print(" ".join(f"{cell:>9}" for cell in cells))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,15 @@ class Floor:
         if scenario.model.trunk != "mlp":
             raise SystemExit("the floor is written for the MLP; leave it out with --arms")
         train, held = parts_of(federation)
-        self.lr, self.batch, self.weight = scenario.optimizer.lr, scenario.training.batch_size, torch.tensor([float(len(x)) for x, _ in train])
+        self.lr, self.batch = scenario.optimizer.lr, scenario.training.batch_size
+        self.weight = torch.tensor([float(len(x)) for x, _ in train])
         self.params = [p.detach().clone() for p in make_net("mlp").parameters()]
         (self.x, self.y, self.mask), (self.hx, self.hy, self.hmask) = (self._pad(part) for part in (train, held))
 
     def _pad(self, part: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         width = -(-max(len(x) for x, _ in part) // self.batch) * self.batch
-        x, y, mask = torch.zeros(len(part), width, 64), torch.zeros(len(part), width, dtype=torch.int64), torch.zeros(len(part), width)
+        x, mask = torch.zeros(len(part), width, 64), torch.zeros(len(part), width)
+        y = torch.zeros(len(part), width, dtype=torch.int64)
         for i, (a, b) in enumerate(part):
             x[i, : len(a)], y[i, : len(a)], mask[i, : len(a)] = a, b, 1
         return x, y, mask
@@ -172,5 +175,5 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
 
     run_simulation(server_app=server_app, client_app=client_app, num_supernodes=federation.clients,
                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}})
-    gaps = [b - a for a, b in zip(marks, marks[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(marks)]
     return {"rounds": gaps, "startup": marks[0] - begin, "score": scores[-1]}

@@ -113,7 +113,8 @@ class DurableStore(MemoryStore):
         return out
 
     def _read(self, client: int) -> Bytes:
-        record = np.frombuffer(os.pread(self._files[self._version[client][0]], self._size, self._place[client] * self._size), np.uint8)
+        file, offset = self._files[self._version[client][0]], self._place[client] * self._size
+        record = np.frombuffer(os.pread(file, self._size, offset), np.uint8)
         head: Any = record[: HEAD.itemsize].view(HEAD)[0] if len(record) == self._size else None
         if head is None or head["client"] != client or zlib.crc32(record[HEAD.itemsize :].tobytes()) != head["crc"]:
             raise DiskError(f"{self.path}: the private state of client {client} is damaged")

@@ -57,6 +57,7 @@ class Handler:
 
     def _evaluate(self, message: Message) -> Message:
         number, clients, params = self._asked(message)
-        scores = self.host.evaluate(number, clients, params)
-        table = torch.from_numpy(np.stack(list(scores.values())))
-        return answer(message, {"client": clients}, {"scores": ["/".join(key) for key in scores]}, to_arrays({"scores": table}))
+        scores, failed = self.host.evaluate(number, clients, params)
+        table = torch.from_numpy(np.stack(list(scores.values())) if scores else np.zeros((0, len(clients))))
+        told = {"scores": ["/".join(key) for key in scores], "failed": list(failed), "reasons": list(failed.values())}
+        return answer(message, {"client": clients}, told, to_arrays({"scores": table}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedmtl.errors import DiskError
@@ -63,6 +65,16 @@ class MemoryStore:
         return self._leaves[name]
 
 
+def digest(params: Params) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of parameters, in the order of their names."""
+    out = hashlib.sha256()
+    for name in sorted(params):
+        array = params[name].detach().cpu().contiguous().numpy()
+        out.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
+        out.update(array.tobytes())
+    return out.hexdigest()
+
+
 class DirectoryStore:
     """One safetensors file a client in a directory: for processes that end between rounds."""
 
@@ -75,16 +87,22 @@ class DirectoryStore:
     def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
         """See Store. Raises DiskError where a file cannot be read."""
         known = [self._path(client).exists() for client in clients]
-        found = []
-        for client, there in zip(clients, known, strict=True):
-            if there:
-                try:
-                    found.append(load_file(self._path(client)))
-                except Exception as error:  # safetensors raises a bare Exception type of its own
-                    raise DiskError(f"{self._path(client)}: the private state of client {client} cannot be read: {error}") from error
+        found = [self._read(client) for client, there in zip(clients, known, strict=True) if there]
         if not found:
             return {}, known
         return {name: torch.stack([one[name] for one in found]) for name in found[0]}, known
+
+    def _read(self, client: int) -> Params:
+        path = self._path(client)
+        try:
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                written = (file.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError) as error:
+            raise DiskError(f"{path}: the private state of client {client} cannot be read: {error}") from error
+        if written != digest(state):
+            raise DiskError(f"{path}: the private state of client {client} is damaged: its SHA-256 is not the one written")
+        return state
 
     def save(self, clients: Sequence[int], state: Params, round: int) -> None:
         """See Store. A file is replaced in one step, so a reader never sees half of one."""
@@ -94,5 +112,6 @@ class DirectoryStore:
         for slot, client in enumerate(clients):
             path = self._path(client)
             draft = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({name: leaf[slot].contiguous() for name, leaf in state.items()}, draft)
+            own = {name: leaf[slot].contiguous() for name, leaf in state.items()}
+            save_file(own, draft, metadata={"sha256": digest(own)})
             draft.replace(path)

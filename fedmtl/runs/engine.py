@@ -68,6 +68,9 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objecti
             strategy.aggregate_evaluate(number, grid.send_and_receive(messages, timeout=timeout))
         end = time.perf_counter()
         now = strategy.rounds.pop(number)
+        recovered = getattr(grid, "events", [])
+        while recovered:
+            files.journal("recovered", round=number, text=recovered.pop(0))
         files.scores(now, objective.metrics, roster.tasks, roster.sizes)
         seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated,
                    "total": end - start}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,26 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from fedmtl.client.store import digest
 from fedmtl.errors import DiskError
 from fedmtl.scenario import Scenario
 from fedmtl.server.strategy import Round
 from fedmtl.tasks.federation import label_counts, mean_js_divergence
 from fedmtl.tasks.task import PARTS, Federation
 from fedmtl.trees import Params
-
-
-def checksum(params: Params) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of parameters, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        array = params[name].detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {list(array.shape)}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def next_directory(root: Path, stem: str) -> Path:
@@ -125,7 +115,7 @@ class RunDirectory:
         for (part, model, metric), values in now.scores.items():
             head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,
                                "direction": directions[metric]})[1:-1]
-            value = json.dumps([None if v != v else v for v in values.tolist()])
+            value = json.dumps([None if math.isnan(v) else v for v in values.tolist()])
             self._append("metrics", f'{{{head}, {self._who[1]}, "value": {value}, "n": {self._who[2][part]}}}')
 
     def finish(self, scenario: Scenario, state: Params, primary: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +130,6 @@ class RunDirectory:
 
         frame = metrics.load_metrics(self.path)
         summary = {"name": scenario.name, "algorithm": scenario.algorithm.name, "seed": scenario.seed,
-                   "rounds": scenario.rounds, **extra, "checksum": checksum(state), **metrics.summarise(frame, primary)}
+                   "rounds": scenario.rounds, **extra, "checksum": digest(state), **metrics.summarise(frame, primary)}
         self.write("summary.json", json.dumps(summary, indent=2))
         return summary

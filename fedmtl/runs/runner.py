@@ -27,7 +27,7 @@ from fedmtl.runtime.cohort import Host, device_of, federation_of
 from fedmtl.runtime.tap import tapped
 from fedmtl.scenario import Overrides, Scenario, load_scenario, override
 from fedmtl.server.strategy import MethodStrategy
-from fedmtl.tasks.task import Federation
+from fedmtl.tasks.task import PARTS, Federation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDi
     title = (f"{scenario.name}: {scenario.algorithm.name}, {federation.clients} clients, {scenario.rounds} rounds, "
              f"{scenario.runtime.kind} x {scenario.runtime.workers}, cohorts of {scenario.runtime.cohort}")
     with RoundLines(title, scenario.rounds, quiet=quiet) as console:
-        strategy.join(grid)
+        strategy.join(grid).check({part: federation.sizes(part) for part in PARTS})
         started = time.perf_counter() - begin
 
         def listen(line: Line) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -64,7 +64,8 @@ class Trained:
     shards: list[int] = field(default_factory=list)
 
 
-Scores = dict[tuple[PartName, str, str], Numbers]
+Key = tuple[PartName, str, str]
+Scores = dict[Key, Numbers]
 """(part, model, metric) to one value a client."""
 
 
@@ -197,16 +198,17 @@ class Host:
         """One round of `clients`; with `weights` [len(clients)] replies are sums over shards, else rows."""
         weight_of = dict(zip(clients, weights, strict=True)) if weights is not None else {}
         out, sums, parts = Trained(), ShardSums(self.scenario.runtime.shards), []
-        for chunk, slots in self.chunks(order_of(self.sizes, clients)):
-            done, rows, loss = self._train_chunk(round, chunk, slots, params, out.failed)
+
+        def work(chunk: list[int], slots: list[int]) -> None:
+            done, rows, loss = self._train_together(round, chunk, slots, params, out.failed)
             out.clients += done
             out.loss += loss
-            if not rows:
-                continue
-            if weights is None:
+            if rows and weights is None:
                 parts.append(rows)
-            else:
+            elif rows:
                 sums.add(rows, np.array([weight_of[c] for c in done]), self.shard[done])
+
+        self._each(clients, work, out.failed)
         if weights is not None:
             out.shards = sorted({int(self.shard[c]) for c in out.clients})
             out.sums = {name: leaf[out.shards] for name, leaf in sums.sums.items()}
@@ -214,24 +216,19 @@ class Host:
             out.rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return out
 
-    def _train_chunk(self, round: int, chunk: list[int], slots: list[int], params: Params,
-                     failed: dict[int, str]) -> tuple[list[int], Params, list[float]]:
-        """A cohort's round; where a client's code or data raises, the others go on without it."""
-        try:
-            return self._train_together(round, chunk, slots, params, failed)
-        except FedmtlError:
-            raise
-        except Exception as error:  # a user's own method, model or loss may raise anything; it becomes a journal line
-            if len(chunk) == 1:
-                failed[chunk[0]] = f"{type(error).__name__}: {error}"
-                return [], {}, []
-        done, rows, loss = [], [], []
-        for one, alone in (pair for client in chunk for pair in self.chunks([client])):
-            ids, sent, losses = self._train_chunk(round, one, alone, params, failed)
-            done += ids
-            rows += [sent] if ids else []
-            loss += losses
-        return done, {name: torch.cat([sent[name] for sent in rows]) for name in rows[0]} if rows else {}, loss
+    def _each(self, clients: Sequence[int], work: Callable[[list[int], list[int]], None], failed: dict[int, str]) -> None:
+        """Does `work` on the cohorts of `clients`; where one client's code or data raises, the others go on without it."""
+        for chunk, slots in self.chunks(order_of(self.sizes, clients)):
+            try:
+                work(chunk, slots)
+            except FedmtlError:
+                raise
+            except Exception as error:  # a user's own method, model or loss may raise anything; it becomes a journal line
+                if len(chunk) == 1:
+                    failed[chunk[0]] = f"{type(error).__name__}: {error}"
+                else:
+                    for client in chunk:
+                        self._each([client], work, failed)
 
     def _train_together(self, round: int, chunk: list[int], slots: list[int], params: Params,
                         failed: dict[int, str]) -> tuple[list[int], Params, list[float]]:
@@ -258,25 +255,33 @@ class Host:
             raise PrivacyError(f"method '{self.scenario.algorithm.name}' tried to send {leaking}, but it declares "
                                f"'{self.method.wire}' as shared")
 
-    def evaluate(self, round: int, clients: Sequence[int], params: Params) -> Scores:
-        """The scores of every model of `clients` (given order) on the scenario's parts, after `round`."""
+    def evaluate(self, round: int, clients: Sequence[int], params: Params) -> tuple[Scores, dict[int, str]]:
+        """(the scores of every model of `clients`, in their order, on the scenario's parts after `round`, who failed and why)."""
         place = {client: i for i, client in enumerate(clients)}
         out: Scores = {}
-        for chunk, slots in self.chunks(order_of(self.sizes, clients)):
+        failed: dict[int, str] = {}
+
+        def work(chunk: list[int], slots: list[int]) -> None:
             client = self.client(slots, round, "adapt")
             received = self.received(params, slots)
             where = np.array([place[c] for c in chunk])
-            before: tuple[Params, dict[tuple[PartName, str], Numbers]] | None = None
-            for kind, model in self.models(client, received, self.kept(client, chunk, slots)):
-                if before is None or any(model[name] is not leaf for name, leaf in before[0].items()):
-                    before = model, self._score(slots, model)
-                for (part, metric), values in before[1].items():
-                    column = out.setdefault((part, kind, metric), np.full(len(clients), np.nan))
-                    column[where] = values[: len(chunk)]
-        return out
+            found = list(self._scored(slots, self.models(client, received, self.kept(client, chunk, slots))))
+            for key, values in found:
+                out.setdefault(key, np.full(len(clients), np.nan))[where] = values[: len(chunk)]
+
+        self._each(clients, work, failed)
+        return out, failed
+
+    def _scored(self, slots: list[int], models: Iterable[tuple[str, Params]]) -> Iterator[tuple[Key, Numbers]]:
+        """((part, model, metric), values [C]) of models; one that equals the one before it is not scored again."""
+        before: tuple[Params, dict[tuple[PartName, str], Numbers]] | None = None
+        for kind, model in models:
+            if before is None or any(model[name] is not leaf for name, leaf in before[0].items()):
+                before = model, self._score(slots, model)
+            yield from (((part, kind, metric), values) for (part, metric), values in before[1].items())
 
     def models(self, client: Client, received: Params, kept: dict[str, Any]) -> Iterator[tuple[str, Params]]:
-        """("global", ...) where what is shared is a whole model, ("personal", ...), and ("adapted", ...) where the method adapts."""
+        """("global", ...) where a whole model is shared, ("personal", ...), and ("adapted", ...) where the method adapts."""
         names = self.signature.layout.names
         if set(names) <= set(received):
             yield "global", {name: received[name] for name in names}

@@ -18,6 +18,8 @@ class OwnGrid(Grid):
     def __init__(self) -> None:
         self._run = empty_run()
         self._waiting: dict[str, Message] = {}
+        self.events: list[str] = []
+        """What went wrong and was mended, for the run's journal."""
 
     def set_run(self, run: Run) -> None:
         """Takes another run's description."""

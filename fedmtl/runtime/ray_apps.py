@@ -14,10 +14,10 @@ from typing import Any
 
 import ray
 import torch
-from ray import cloudpickle
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+from ray import cloudpickle
 
 from fedmtl.runtime.choose import cores
 from fedmtl.runtime.grid import OwnGrid

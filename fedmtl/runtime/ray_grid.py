@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import ray
 import torch
 from flwr.app import Message, MessageType
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
@@ -22,7 +23,7 @@ from fedmtl.errors import FedmtlError
 from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.grid import OwnGrid
 from fedmtl.scenario import Scenario, from_toml
-from fedmtl.server.messages import ARRAYS, empty_run
+from fedmtl.server.messages import ARRAYS, empty_run, refusal
 from fedmtl.server.reduce import deal
 from fedmtl.tasks.task import Federation
 
@@ -102,13 +103,16 @@ class RayGrid(OwnGrid):
                 shared[id(arrays)] = ray.put(arrays)
             self._send(calls, message, None if arrays is None else shared[id(arrays)], 0)
         replies: list[Message] = []
+        deadline = None if timeout is None else time.monotonic() + timeout
         while calls:
-            done, _ = ray.wait(list(calls), timeout=timeout)
+            done, _ = ray.wait(list(calls), timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
             if not done:
                 break
             call = calls.pop(done[0])
             try:
                 replies.append(ray.get(done[0]))
+            except RayTaskError as error:
+                replies.append(refusal(call.message, f"the worker could not answer: {error.cause!r}"))
             except RayActorError as error:
                 if call.deaths + 1 >= PATIENCE:
                     raise FedmtlError(f"{PATIENCE} Ray workers died on one message; the last: {error}") from error
@@ -127,9 +131,10 @@ class RayGrid(OwnGrid):
         living = [worker for worker in dict.fromkeys(self.workers.values()) if worker is not dead]
         heir = min(living, key=list(self.workers.values()).count) if living else self._bear()
         before = int(metadata.group_id) + (metadata.message_type != MessageType.TRAIN)
+        self.events.append(f"a worker died in round {metadata.group_id}; another one has taken over its clients")
         for node in orphans:
             self.workers[node] = heir
-            heir.settle.remote(node, self.shards[node], before)
+        ray.get([heir.settle.remote(node, self.shards[node], before) for node in orphans])
 
     def close(self) -> None:
         """Ends the workers, and Ray where this grid started it."""

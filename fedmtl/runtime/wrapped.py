@@ -15,6 +15,7 @@ class WrappedGrid(Grid):
 
     def __init__(self, grid: Grid) -> None:
         self.inner = grid
+        self.events: list[str] = getattr(grid, "events", [])
 
     def set_run(self, run: Run) -> None:
         """Takes another run's description."""

@@ -56,13 +56,14 @@ def read_answer(reply: Message, asked: Sequence[int], *, trusted: bool) -> Answe
 
 
 def read_scores(reply: Message, asked: Sequence[int],
-                expected: Collection[tuple[str, ...]]) -> tuple[list[int], dict[tuple[str, ...], Numbers]]:
-    """(clients [K], (part, model, metric) to [K]) of a reply to an evaluate message. Raises RejectedError."""
+                expected: Collection[tuple[str, ...]]) -> tuple[list[int], dict[tuple[str, ...], Numbers], dict[int, str]]:
+    """(clients [K], (part, model, metric) to [K], who failed and why) of a reply to an evaluate message. Raises RejectedError."""
     if reply.has_error():
         raise RejectedError(reply.error.reason or f"error {reply.error.code}")
     try:
         clients = _clients(reply, asked)
-        names = [tuple(str(name).split("/")) for name in _list(about(reply)["scores"])]
+        told = about(reply)
+        names, failed = [tuple(str(name).split("/")) for name in _list(told["scores"])], _failed(told, asked)
         table = to_numpy(reply.content.array_records[ARRAYS])["scores"]
         if table.shape != (len(names), len(clients)) or table.dtype != np.float64:
             raise RejectedError(f"malformed reply: scores {table.dtype} {list(table.shape)}, not {len(names)} x {len(clients)}")
@@ -74,7 +75,7 @@ def read_scores(reply: Message, asked: Sequence[int],
     strange = sorted("/".join(key) for key in set(scores) - set(expected))
     if strange:
         raise RejectedError(f"unexpected scores {strange[:3]}")
-    return clients, scores
+    return clients, scores, failed
 
 
 def odd_ones_out(rows: Mapping[int, Params]) -> dict[int, str]:

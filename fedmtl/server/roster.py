@@ -1,13 +1,14 @@
-"""Which node is which client: Flower draws node ids anew in every run, so the nodes are asked once and clients are known by their own ids."""
+"""Which node is which client: Flower draws node ids anew in every run, so nodes are asked once for their clients."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import MessageType
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fedmtl.errors import FedmtlError
@@ -47,16 +48,33 @@ class Roster:
             for reply in grid.send_and_receive(messages, timeout=max(deadline - time.monotonic(), 1.0)):
                 if reply.has_error():
                     raise FedmtlError(f"a node could not start: {reply.error.reason}")
-                told = about(reply)
-                registered = int(told["registered"])
-                roster._welcome(reply.metadata.src_node_id, column(reply, "client").tolist(), registered)
-                roster.trusted &= bool(told["trusted"])
-                for part in ("train", "val", "test"):
-                    values = roster.sizes.setdefault(part, np.zeros(registered, np.int64))
-                    values[column(reply, "client")] = column(reply, part)
-                for client, task in zip(column(reply, "client"), told["tasks"], strict=True):
-                    roster.tasks[client] = task
+                try:
+                    registered = roster._read(reply)
+                except (KeyError, ValueError, TypeError, IndexError) as error:
+                    raise FedmtlError(f"a node's answer cannot be read: {type(error).__name__}: {error}") from error
         return roster
+
+    def _read(self, reply: Message) -> int:
+        """Takes up the clients of a node; returns how many it says there are in all."""
+        told, clients = about(reply), column(reply, "client").astype(np.int64)
+        registered = int(told["registered"])
+        self._welcome(reply.metadata.src_node_id, clients.tolist(), registered)
+        self.trusted &= bool(told["trusted"])
+        for part in ("train", "val", "test"):
+            values = self.sizes.setdefault(part, np.zeros(registered, np.int64))
+            values[clients] = column(reply, part)
+        for client, task in zip(clients, told["tasks"], strict=True):
+            self.tasks[client] = task
+        return registered
+
+    def check(self, expected: Mapping[str, npt.NDArray[np.int64]]) -> None:
+        """Raises FedmtlError where a client claims other numbers of rows than the scenario gives it: they become weights."""
+        for part, sizes in expected.items():
+            wrong = np.flatnonzero(self.sizes[part] != sizes) if len(self.sizes[part]) == len(sizes) else [-1]
+            if len(wrong):
+                claim = f"client {wrong[0]} says that it has {self.sizes[part][wrong[0]]} {part} rows, not {sizes[wrong[0]]}"
+                raise FedmtlError(f"{claim}. Do all nodes run the same scenario?" if wrong[0] >= 0 else
+                                  f"the nodes know of {len(self.sizes[part])} clients, the scenario of {len(sizes)}")
 
     def _welcome(self, node: int, clients: list[int], registered: int) -> None:
         self.tasks = self.tasks or [""] * registered

@@ -215,12 +215,12 @@ class MethodStrategy(Strategy):
         for reply in replies:
             asked = by_node.pop(reply.metadata.src_node_id, [])
             try:
-                clients, scores = read_scores(reply, asked, expected)
+                clients, scores, failed = read_scores(reply, asked, expected)
             except RejectedError as error:
                 now.unscored |= dict.fromkeys(asked, str(error))
                 continue
             where = [place[client] for client in clients]
-            now.unscored |= dict.fromkeys(sorted(set(asked) - set(clients)), "its node's reply leaves it out")
+            now.unscored |= failed | dict.fromkeys(sorted(set(asked) - set(clients)), "its node's reply leaves it out")
             for key, values in scores.items():
                 now.scores.setdefault(key, np.full(len(now.scored), np.nan))[where] = values
         for silent in by_node.values():

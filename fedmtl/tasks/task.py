@@ -1,4 +1,4 @@
-"""What is learned: samples, the three kinds of things that shape them (sources, splits, transforms), and the federation they make.
+"""What is learned: samples, what shapes them (sources, splits, transforms), and the federation that they make.
 
     Source.load -> Samples -> Split.assign -> rows of each client -> Transform.apply, client by client -> divide -> Federation
 """
@@ -73,7 +73,7 @@ class Transform(ABC):
     def apply(self, samples: Samples, client: int, seed: int) -> Samples:
         """The client's samples, changed; pure, and keyed by (seed, client) alone."""
 
-    def check(self, samples: Samples) -> None:
+    def check(self, samples: Samples) -> None:  # noqa: B027 - most fit everything
         """Raise ScenarioError (key tasks.transform.<field>) where the transform does not fit the source."""
 
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 import fedmtl
+from fedmtl.client.store import digest as checksum
 from fedmtl.errors import DiskError
-from fedmtl.runs.results import RunDirectory, checksum, next_directory
+from fedmtl.runs.results import RunDirectory, next_directory
 from fedmtl.runs.runner import RunResult
 from fedmtl.scenario import from_toml
 

@@ -12,10 +12,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedmtl import run
 from fedmtl.algorithms.fedper import Fedper
+from fedmtl.client.store import digest as checksum
 from fedmtl.errors import PrivacyError, ScenarioError, TooManyFailures
 from fedmtl.report.files import load_journal
 from fedmtl.runs.engine import run_rounds
-from fedmtl.runs.results import RunDirectory, checksum
+from fedmtl.runs.results import RunDirectory
 from fedmtl.runtime.cohort import federation_of
 from fedmtl.runtime.inline import InlineGrid
 from fedmtl.scenario import load_scenario

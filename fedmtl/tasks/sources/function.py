@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedmtl.errors import ScenarioError
-from fedmtl.registry import kebab, load_object
+from fedmtl.registry import kebab, load_object, said_by
 from fedmtl.tasks.sources.check import as_float32, check_lengths, check_samples, encode, encode_target
 from fedmtl.tasks.task import Samples, Source
 
@@ -25,8 +25,13 @@ class _FunctionSource(Source):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, clients: int, seed: int) -> Samples:
-        """What the function gives, checked. What it raises is the user's own and passes through."""
-        made = self.fn(clients=clients, seed=seed, **self.options)
+        """What the function gives, checked. What it raises becomes a ScenarioError that says where."""
+        try:
+            made = self.fn(clients=clients, seed=seed, **self.options)
+        except ScenarioError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            raise ScenarioError("tasks.source", f"{self.reference} failed: {said_by(error)}") from error
         if isinstance(made, tuple):
             if len(made) not in (2, 3):
                 problem = f"{self.reference} gave {len(made)} things, not (x, y) or (x, y, owner)"
