@@ -25,12 +25,17 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what Flower
 
 @app.command()
 def run(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: OutOption = None, as_json: JsonOption = False,
-        verbose: VerboseOption = False) -> None:
+        verbose: VerboseOption = False,
+        profile: Annotated[bool, typer.Option("--profile", help="Say where the time of a round goes.")] = False) -> None:
     """Run a scenario to its end: progress here, results in a run directory."""
     from fedmtl.runs import runner
 
-    finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose)
+    finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose, profile=profile)
     _finish(finished.path, finished.summary, as_json)
+    if profile and not as_json:
+        from fedmtl.report.tables import profile_text
+
+        print(profile_text(finished.path))
 
 
 def _finish(path: Path, summary: dict[str, Any], as_json: bool) -> None:

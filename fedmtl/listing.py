@@ -40,6 +40,10 @@ KINDS: dict[str, Callable[[], list[Item]]] = {
     "splits": _components("fedmtl.tasks.splits", "fedmtl.tasks.task.Split"),
     "transforms": _components("fedmtl.tasks.transforms", "fedmtl.tasks.task.Transform"),
     "objectives": _components("fedmtl.tasks.objectives", "fedmtl.tasks.objectives.Objective"),
+    "weightings": _components("fedmtl.mtl.weighting", "fedmtl.mtl.weighting.Weighting"),
+    "schedulers": _components("fedmtl.mtl.scheduling", "fedmtl.mtl.scheduling.Scheduler"),
+    "modulations": list,
+    "samplers": list,
     "models": lambda: _components("fedmtl.models.trunks", "fedmtl.models.base.Trunk")()
     + [{**item, "name": f"head {item['name']}"} for item in _components("fedmtl.models.heads", "fedmtl.models.base.Head")()],
 }

@@ -17,6 +17,8 @@ from fedmtl import registry
 from fedmtl.algorithms.base import Algorithm
 from fedmtl.errors import ScenarioError
 from fedmtl.models.base import Head, Layout, Trunk
+from fedmtl.mtl.scheduling import Scheduler
+from fedmtl.mtl.weighting import Weighting
 from fedmtl.optimizers import Optimizer
 from fedmtl.tasks.objectives import Objective
 from fedmtl.tasks.task import Source, Split, Transform
@@ -27,7 +29,8 @@ T = TypeVar("T")
 PACKAGES: dict[tuple[str, str], tuple[type[Any], str]] = {
     ("tasks", "source"): (Source, "fedmtl.tasks.sources"), ("model", "trunk"): (Trunk, "fedmtl.models.trunks"),
     ("model", "head"): (Head, "fedmtl.models.heads"), ("algorithm", "name"): (Algorithm, "fedmtl.algorithms"),
-    ("training", "optimizer"): (Optimizer, "fedmtl.optimizers")}
+    ("training", "optimizer"): (Optimizer, "fedmtl.optimizers"),
+    ("server", "weighting"): (Weighting, "fedmtl.mtl.weighting"), ("server", "scheduler"): (Scheduler, "fedmtl.mtl.scheduling")}
 """The keys that choose a component: its base, and where those that ship are found."""
 
 
@@ -88,14 +91,14 @@ class TrainingSection(OpenSection):
     dtype: Literal["float32", "float64"] = "float32"
 
 
-class ServerSection(Section):
-    """[server]: who takes part, and how replies are weighted and judged."""
+class ServerSection(OpenSection):
+    """[server]: who takes part, how replies are weighted and judged, and the fields of weighting and scheduler."""
 
     participation: float = Field(1.0, gt=0, le=1)
-    weighting: Literal["size", "uniform"] = "size"
+    weighting: str = "size"
     modulation: Literal["none"] = "none"
     sampler: Literal["none"] = "none"
-    scheduler: Literal["uniform"] = "uniform"
+    scheduler: str = "uniform"
     max_failures: float = Field(0.5, ge=0, le=1)
     """The share of a round's clients that may fail or be rejected before the run stops (exit code 3)."""
 
@@ -198,21 +201,43 @@ class Scenario(Section):
     @cached_property
     def trunk(self) -> Trunk:
         """The trunk with those fields of [model] that it knows."""
-        return self._part(Trunk, "trunk")
+        return self._part(Trunk, "model", "trunk")
 
     @cached_property
     def head(self) -> Head:
         """The head with those fields of [model] that it knows."""
-        return self._part(Head, "head")
+        return self._part(Head, "model", "head")
 
-    def _part(self, base: type[T], what: str) -> T:
-        mine = self._model_keys(what)
-        table = {k: v for k, v in self.model.extra.items() if k in mine}
-        return registry.build(base, PACKAGES["model", what][1], getattr(self.model, what), table, "model", name_key=what,
+    @cached_property
+    def weighting(self) -> Weighting:
+        """How much replies count, with those fields of [server] that it knows."""
+        return self._part(Weighting, "server", "weighting")
+
+    @cached_property
+    def scheduler(self) -> Scheduler:
+        """Who takes part, with those fields of [server] that it knows."""
+        return self._part(Scheduler, "server", "scheduler")
+
+    def _part(self, base: type[T], section: str, what: str) -> T:
+        """A component of a section that holds the fields of several."""
+        mine, chosen = self._keys_of(section, what), getattr(self, section)
+        table = {k: v for k, v in chosen.extra.items() if k in mine}
+        return registry.build(base, PACKAGES[section, what][1], getattr(chosen, what), table, section, name_key=what,
                               folder=self.folder)
 
-    def _model_keys(self, what: str) -> set[str]:
-        return registry.fields_of(*PACKAGES["model", what], getattr(self.model, what), f"model.{what}", self.folder)
+    def _keys_of(self, section: str, what: str) -> set[str]:
+        name = getattr(getattr(self, section), what)
+        return registry.fields_of(*PACKAGES[section, what], name, f"{section}.{what}", self.folder)
+
+    def _check_shared(self, section: str, *parts: str) -> None:
+        """Every field of a section with several components must belong to one of them."""
+        chosen = getattr(self, section)
+        mine = set[str]().union(*(self._keys_of(section, what) for what in parts))
+        for entry in chosen.extra:
+            if entry not in mine:
+                named = " nor ".join(f"{what} '{getattr(chosen, what)}'" for what in parts)
+                raise ScenarioError(f"{section}.{entry}", f"neither {named} has such a key", allowed=mine | set(chosen.own),
+                                    got=entry)
 
     @cached_property
     def optimizer(self) -> Optimizer:
@@ -233,14 +258,12 @@ class Scenario(Section):
 
     def check(self) -> None:
         """Raises ScenarioError for the first thing that cannot be built; touches no data."""
-        for part in (self.method, self.source, self.splits, self.transforms, self.trunk, self.head, self.optimizer):
+        for part in (self.method, self.source, self.splits, self.transforms, self.trunk, self.head, self.optimizer,
+                     self.weighting, self.scheduler):
             del part
         self.objective(())
-        mine = self._model_keys("trunk") | self._model_keys("head")
-        for entry in self.model.extra:
-            if entry not in mine:
-                raise ScenarioError(f"model.{entry}", f"neither trunk '{self.model.trunk}' nor head '{self.model.head}' has "
-                                    "such a key", allowed=mine | {"trunk", "head"}, got=entry)
+        self._check_shared("model", "trunk", "head")
+        self._check_shared("server", "weighting", "scheduler")
         self._check_selector()
         if self.runtime.workers > self.runtime.shards:
             raise ScenarioError("runtime.workers", f"at most runtime.shards = {self.runtime.shards} (got {self.runtime.workers})")
@@ -260,6 +283,7 @@ class Scenario(Section):
         table["algorithm"] |= registry.table_of(self.method)
         table["training"] |= registry.table_of(self.optimizer)
         table["model"] |= registry.table_of(self.trunk) | registry.table_of(self.head)
+        table["server"] |= registry.table_of(self.weighting) | registry.table_of(self.scheduler)
         if ":" not in self.tasks.source:
             table["tasks"] |= registry.table_of(self.source)
         for what, built in (("split", self.splits), ("transform", self.transforms)):

@@ -19,6 +19,7 @@ from fedmtl import keys
 from fedmtl.models.base import Layout
 from fedmtl.models.stacked import Forward
 from fedmtl.optimizers import Optimizer
+from fedmtl.profiling import spans
 from fedmtl.tasks.objectives import Objective
 from fedmtl.trees import Params
 
@@ -38,6 +39,7 @@ class Batch:
 
 
 Loss = Callable[[Params, Batch], Tensor]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,13 @@ class Client:
         buffers = optimizer.start(free)
         for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
             leaves = {k: v.requires_grad_() for k, v in free.items()}
-            losses = objective({**state, **leaves}, batch)
-            grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            with spans.span("forward and backward"):
+                losses = objective({**state, **leaves}, batch)
+                grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
             self.train_loss.append((losses.detach(), batch.active))
             free = {k: v.detach() for k, v in leaves.items()}
-            optimizer.step(free, dict(zip(leaves, grads, strict=True)), buffers, step, batch.active)
+            with spans.span("optimiser"):
+                optimizer.step(free, dict(zip(leaves, grads, strict=True)), buffers, step, batch.active)
         return {**state, **free}
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
@@ -143,6 +147,18 @@ class Client:
 
         A client goes from epoch to epoch at its own pace, so that the t-th batch of the cohort is the t-th of each client.
         """
+        with spans.span("data"):
+            order, real, weight, noise = self._schedule(epochs, first_epoch)
+        for t in range(len(real)):
+            active = int((real[t] > 0).sum())
+            if active:
+                with spans.span("data"):
+                    width = real[t].max() if self.size == 1 else order.shape[2]
+                    batch = self._batch(order[t][:, :width], weight[t][:, :width], active, noise[t])
+                yield batch
+
+    def _schedule(self, epochs: int, first_epoch: int) -> tuple[Ints, Ints, npt.NDArray[np.float64], Ints]:
+        """Of every step [T] and client: rows [T, C, B], how many of them are real [T, C], weights [T, C, B], noise keys [T, C]."""
         padded, counts = self.rows.padded, self.rows.counts
         longest = padded.shape[1]
         width = min(self.batch_size, longest) if self.size == 1 else self.batch_size
@@ -153,23 +169,17 @@ class Client:
         order = np.take_along_axis(padded[:, None], np.argsort(bits, axis=2, kind="stable"), axis=2)
         order = np.pad(order, ((0, 0), (0, 0), (0, most * width - longest))).reshape(self.size, epochs * most, width)
         time = np.arange(epochs * own.max(initial=1))[:, None]
-        ended = time >= epochs * own
-        at, step = np.minimum(time // own, epochs - 1), time % own
-        real = np.where(ended, 0, np.clip(counts - step * width, 0, width))
+        at, step = np.minimum(time // own, max(epochs - 1, 0)), time % own
+        real = np.where(time >= epochs * own, 0, np.clip(counts - step * width, 0, width))
         weight = (np.arange(width) < real[..., None]) / np.maximum(real, 1)[..., None]
-        noise = keys.fold(self.key, at + first_epoch, step, 1).astype(np.int64)
-        for t in range(len(time)):
-            active = int((real[t] > 0).sum())
-            if active:
-                rows = order[np.arange(self.size), at[t] * most + step[t]]
-                yield self._batch(rows[:, : real[t].max()] if self.size == 1 else rows, weight[t], active, noise[t])
+        rows = order[np.arange(self.size), at * most + step]
+        return rows, real, weight, keys.fold(self.key, at + first_epoch, step, 1).astype(np.int64)
 
-    def _batch(self, rows: npt.NDArray[np.int64], weight: npt.NDArray[np.float64], active: int,
-               noise: npt.NDArray[np.int64]) -> Batch:
+    def _batch(self, rows: Ints, weight: npt.NDArray[np.float64], active: int, noise: Ints) -> Batch:
         device = self.x.device
         index = torch.from_numpy(rows.ravel()).to(device)
         x, y = self.x.index_select(0, index), self.y.index_select(0, index)
-        weights = torch.from_numpy(weight[:, : rows.shape[1]]).to(device, self.x.dtype)
+        weights = torch.from_numpy(weight).to(device, self.x.dtype)
         keyed = torch.from_numpy(noise).to(device) if self.signature.forward.dropouts else None
         shape = rows.shape
         return Batch(x.reshape(*shape, *x.shape[1:]), y.reshape(*shape, *y.shape[1:]), weights, active, keyed)

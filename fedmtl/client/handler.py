@@ -9,6 +9,7 @@ import torch
 from flwr.app import Message, MessageType
 
 from fedmtl.errors import FedmtlError, PrivacyError
+from fedmtl.profiling import spans
 from fedmtl.runtime.cohort import Host
 from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, refusal, to_arrays, to_params
 from fedmtl.trees import Params
@@ -26,9 +27,8 @@ class Handler:
         try:
             if message.metadata.message_type == MessageType.QUERY:
                 return self._query(message)
-            if message.metadata.message_type == MessageType.TRAIN:
-                return self._train(message)
-            return self._evaluate(message)
+            with spans.span("messages"):
+                return self._train(message) if message.metadata.message_type == MessageType.TRAIN else self._evaluate(message)
         except PrivacyError as error:
             return refusal(message, str(error), LEAKED)
         except FedmtlError as error:
@@ -49,7 +49,8 @@ class Handler:
         asked = about(message)
         weight_of = dict(zip(asked["clients"], asked["weights"], strict=True)) if "weights" in asked else None
         weights = None if weight_of is None else np.array([weight_of[c] for c in clients])
-        out = self.host.train(number, clients, params, weights)
+        with spans.span("local work"):
+            out = self.host.train(number, clients, params, weights)
         columns = {"client": out.clients, "num-examples": self.host.sizes[out.clients].tolist(), "loss": out.loss}
         failed = {"failed": list(out.failed), "reasons": list(out.failed.values()), "shards": out.shards,
                   "form": "rows" if weights is None else "sums"}
@@ -57,7 +58,8 @@ class Handler:
 
     def _evaluate(self, message: Message) -> Message:
         number, clients, params = self._asked(message)
-        scores, failed = self.host.evaluate(number, clients, params)
+        with spans.span("evaluation"):
+            scores, failed = self.host.evaluate(number, clients, params)
         table = torch.from_numpy(np.stack(list(scores.values())) if scores else np.zeros((0, len(clients))))
         told = {"scores": ["/".join(key) for key in scores], "failed": list(failed), "reasons": list(failed.values())}
         return answer(message, {"client": clients}, told, to_arrays({"scores": table}))

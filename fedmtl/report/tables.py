@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from fedmtl.report import words
-from fedmtl.report.metrics import MODELS
+from fedmtl.report.metrics import MODELS, load_journal
 
 COLUMNS = ("mean", "weighted mean", "std", "worst 10 %", "best 10 %")
 FIELDS = ("mean", "weighted_mean", "std", "worst10", "best10")
@@ -129,3 +131,16 @@ def _costs(summary: dict[str, Any]) -> Text:
 
 def _count(held: Any) -> int:
     return held if isinstance(held, int) else len(held)
+
+
+def profile_text(run_dir: Path) -> str:
+    """Where the time of a round went: the median over rounds of each span, as `fedmtl run --profile` wrote it."""
+    rounds = [event["profile"] for event in load_journal(run_dir) if "profile" in event]
+    names = dict.fromkeys(name for spent in rounds for name in spent)
+    middle = {name: float(np.median([spent.get(name, 0.0) for spent in rounds])) for name in names}
+    own = sum(seconds for name, seconds in middle.items() if not name.startswith("workers: "))
+    lines = ["milliseconds of a round (median), by what they went into; workers work side by side, so theirs do not add up:"]
+    for name, seconds in sorted(middle.items(), key=lambda pair: -pair[1]):
+        share = "" if name.startswith("workers: ") else f"{seconds / own:>7.1%}"
+        lines.append(f"{name:>30} {1e3 * seconds:>9.2f} {share}")
+    return "\n".join(lines)

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
 from fedmtl.errors import TooManyFailures
+from fedmtl.profiling import spans
 from fedmtl.runs.results import RunDirectory
 from fedmtl.scenario import Scenario
 from fedmtl.server.messages import to_params
@@ -55,30 +56,40 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objecti
     for number in range(1, scenario.rounds + 1):
         start = time.perf_counter()
         timeout = scenario.runtime.timeout
-        replies = grid.send_and_receive(strategy.configure_train(number, arrays, config, grid), timeout=timeout)
+        with spans.span("messages"):
+            asked = list(strategy.configure_train(number, arrays, config, grid))
+        with spans.span("waiting"):
+            replies = grid.send_and_receive(asked, timeout=timeout)
         trained = time.perf_counter()
         try:
-            arrays = strategy.aggregate_train(number, replies)[0] or arrays
+            with spans.span("aggregation"):
+                arrays = strategy.aggregate_train(number, replies)[0] or arrays
         except TooManyFailures:
             files.journal("stopped", round=number, rejected=_reasons(strategy.round(number).rejected))
             raise
         aggregated = time.perf_counter()
-        messages = list(strategy.configure_evaluate(number, arrays, config, grid))
-        if messages:
-            strategy.aggregate_evaluate(number, grid.send_and_receive(messages, timeout=timeout))
+        with spans.span("messages"):
+            asked = list(strategy.configure_evaluate(number, arrays, config, grid))
+        if asked:
+            with spans.span("waiting"):
+                replies = grid.send_and_receive(asked, timeout=timeout)
+            with spans.span("evaluation"):
+                strategy.aggregate_evaluate(number, replies)
         end = time.perf_counter()
         now = strategy.rounds.pop(number)
         recovered = getattr(grid, "events", [])
         while recovered:
             files.journal("recovered", round=number, text=recovered.pop(0))
-        files.scores(now, objective.metrics, roster.tasks, roster.sizes)
+        with spans.span("recording"):
+            files.scores(now, objective.metrics, roster.tasks, roster.sizes)
         seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated,
                    "total": end - start}
         line = line_of(now, objective, seconds["total"])
         files.journal("round", round=number, seconds=seconds, sampled=len(now.sampled), accepted=len(now.accepted),
                       bytes={"up": now.bytes_up, "down": now.bytes_down, "evaluate": now.bytes_evaluate},
                       rejected=_reasons(now.rejected), unscored=_reasons(now.unscored),
-                      train_loss=None if np.isnan(line.loss) else line.loss)
+                      train_loss=None if np.isnan(line.loss) else line.loss,
+                      **({"profile": spans.take()} if spans.on else {}))
         listen(line)
     return to_params(arrays)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +45,20 @@ def split_of(federation: Federation, primary: str) -> dict[str, Any]:
             "jsd": None if counts is None else mean_js_divergence(counts)}
 
 
+def own_modules(table: Any) -> list[Path]:
+    """The files of a user's own modules that a resolved scenario names as `module:Name`: its run needs them to be repeated."""
+    found: dict[Path, None] = {}
+    for value in table.values() if isinstance(table, dict) else table if isinstance(table, list) else ():
+        if isinstance(value, dict | list):
+            found |= dict.fromkeys(own_modules(value))
+        elif isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value) and value.partition(":")[0] in sys.modules:
+            top = sys.modules[value.partition(".")[0].partition(":")[0]]
+            file = Path(str(getattr(top, "__file__", "")))
+            if file.is_file() and "site-packages" not in file.parts:
+                found[file.parent if file.name == "__init__.py" else file] = None
+    return list(found)
+
+
 @dataclass
 class RunDirectory:
     """A run's files. Raises DiskError where the directory already holds a run or cannot be written."""
@@ -62,6 +79,9 @@ class RunDirectory:
     def begin(self, scenario: Scenario, federation: Federation, primary: str) -> None:
         """Writes the resolved scenario and the split."""
         self.write("scenario.toml", scenario.to_toml())
+        for source in own_modules(scenario.resolved()):
+            keep = shutil.copytree if source.is_dir() else shutil.copyfile
+            keep(source, self.path / source.name)
         self.write("split.json", json.dumps(split_of(federation, primary)))
         self.journal("start", name=scenario.name)
 

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from fedmtl.client.store import MemoryStore
 from fedmtl.errors import ScenarioError
+from fedmtl.profiling import spans
 from fedmtl.runs.console import RoundLines
 from fedmtl.runs.engine import Line, run_rounds
 from fedmtl.runs.results import RunDirectory, next_directory
@@ -72,15 +73,17 @@ def resolve(scenario: Scenario, federation: Federation) -> Scenario:
 
 
 def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
-        out: str | Path | None = None, quiet: bool = True, verbose: bool = False, report: bool = True) -> RunResult:
+        out: str | Path | None = None, quiet: bool = True, verbose: bool = False, report: bool = True,
+        profile: bool = False) -> RunResult:
     """Runs a scenario to its end and returns its result.
 
     scenario: a path, the name of a shipped scenario, or a Scenario. overrides: {"algorithm.name": "ditto", "rounds": 20}, or
     key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines. report:
-    whether to write the page, which takes a second or two; `fedmtl report` writes it later.
+    whether to write the page, which takes a second or two; `fedmtl report` writes it later. profile: whether to write into
+    the journal where the time of each round goes.
     Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
     """
-    begin = time.perf_counter()
+    begin, spans.on = time.perf_counter(), profile
     scenario = override(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)

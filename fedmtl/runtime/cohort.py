@@ -19,6 +19,7 @@ from fedmtl.client.store import Store
 from fedmtl.errors import FedmtlError, PrivacyError, ScenarioError
 from fedmtl.models.base import Layout, make_net, state_of
 from fedmtl.models.stacked import Forward
+from fedmtl.profiling import spans
 from fedmtl.scenario import Scenario
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.screen import finite
@@ -206,7 +207,8 @@ class Host:
             if rows and weights is None:
                 parts.append(rows)
             elif rows:
-                sums.add(rows, np.array([weight_of[c] for c in done]), self.shard[done])
+                with spans.span("aggregation"):
+                    sums.add(rows, np.array([weight_of[c] for c in done]), self.shard[done])
 
         self._each(clients, work, out.failed)
         if weights is not None:

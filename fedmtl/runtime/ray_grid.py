@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
 from fedmtl.errors import FedmtlError
+from fedmtl.profiling import spans
 from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.grid import OwnGrid
 from fedmtl.scenario import Scenario, from_toml
@@ -34,8 +35,9 @@ PATIENCE = 3
 class Worker:
     """One process: a home for the clients of some shards, and for those of workers that died."""
 
-    def __init__(self, scenario: str, folder: str | None, federation: Federation, private: str) -> None:
+    def __init__(self, scenario: str, folder: str | None, federation: Federation, private: str, profile: bool) -> None:
         torch.set_num_threads(1)
+        spans.on = profile
         empty_run()
         self.scenario = from_toml(scenario, Path(folder) if folder else None)
         self.federation, self.private = federation, Path(private)
@@ -48,11 +50,11 @@ class Worker:
         store = DurableStore(self.private / f"node-{node:03d}", before=before)
         self.homes[node] = Handler(Host(self.scenario, self.federation, store), clients, trusted=True)
 
-    def handle(self, message: Message, arrays: Any) -> Message:
-        """The reply to a message whose parameters came through Ray's object store."""
+    def handle(self, message: Message, arrays: Any) -> tuple[Message, dict[str, float]]:
+        """The reply to a message whose parameters came through Ray's object store, and what took how long (profiling)."""
         if arrays is not None:
             message.content[ARRAYS] = arrays
-        return self.homes[message.metadata.dst_node_id](message)
+        return self.homes[message.metadata.dst_node_id](message), spans.take()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class RayGrid(OwnGrid):
             connect(scenario, verbose=verbose)
         folder = str(scenario.folder) if scenario.folder else None
         self.private = private.resolve()
-        self._birth = (scenario.to_toml(), folder, ray.put(federation), str(self.private))
+        self._birth = (scenario.to_toml(), folder, ray.put(federation), str(self.private), spans.on)
         self._actor = ray.remote(num_cpus=1, num_gpus=scenario.runtime.gpus_per_worker, scheduling_strategy="SPREAD")(Worker)
         count = scenario.runtime.workers
         self.shards = {w + 1: list(range(w, scenario.runtime.shards, count)) for w in range(count)}
@@ -110,7 +112,9 @@ class RayGrid(OwnGrid):
                 break
             call = calls.pop(done[0])
             try:
-                replies.append(ray.get(done[0]))
+                reply, spent = ray.get(done[0])
+                replies.append(reply)
+                spans.add(spent, "workers")
             except RayTaskError as error:
                 replies.append(refusal(call.message, f"the worker could not answer: {error.cause!r}"))
             except RayActorError as error:

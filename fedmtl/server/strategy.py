@@ -13,8 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmtl import keys
 from fedmtl.errors import PrivacyError, TooManyFailures
+from fedmtl.mtl.scheduling import Standing
 from fedmtl.scenario import Scenario
 from fedmtl.server import screen
 from fedmtl.server.admit import Answer, RejectedError, odd_ones_out, read_answer, read_scores
@@ -80,14 +80,16 @@ class MethodStrategy(Strategy):
         if self.roster is None:
             self.roster = Roster.discover(grid, self.scenario.runtime.timeout)
             self.shard = deal(self.roster.sizes["train"], self.scenario.runtime.shards)
+            self.standing = Standing(self.roster.sizes["train"], np.full(self.roster.clients, np.nan))
         return self.roster
 
     def pick(self, number: int) -> list[int]:
-        """The clients of a round, by keyed draw: the same whatever the runtime."""
+        """The clients of a round: the same whatever the runtime."""
         clients = self._roster.clients
-        share = max(1, round(self.scenario.server.participation * clients))
-        draw = keys.generator(keys.stream(self.scenario.seed, "participation", number))
-        return list(range(clients)) if share >= clients else sorted(draw.choice(clients, share, replace=False).tolist())
+        count = max(1, round(self.scenario.server.participation * clients))
+        if count >= clients:
+            return list(range(clients))
+        return self.scenario.scheduler.pick(number, count, self.standing, self.scenario.seed)
 
     @property
     def _roster(self) -> Roster:
@@ -97,9 +99,7 @@ class MethodStrategy(Strategy):
 
     def weights(self, clients: list[int]) -> npt.NDArray[np.float64]:
         """[len(clients)] how much each client's reply counts."""
-        if self.scenario.server.weighting == "uniform":
-            return np.ones(len(clients))
-        return self._roster.sizes["train"][clients].astype(np.float64)
+        return self.scenario.weighting.weights(self._roster.sizes["train"][clients])
 
     def _state(self, arrays: ArrayRecord) -> Params:
         """The server's state that `arrays` holds; what this strategy made itself is not decoded again."""
@@ -156,6 +156,7 @@ class MethodStrategy(Strategy):
             if client in rows:
                 sums.add(rows[client], self.weights([client]), self.shard[[client]])
         self._judge(now)
+        self.standing.loss[list(now.loss)] = list(now.loss.values())
         if not now.accepted:
             return None, None
         sample = {name: self.like[name.rsplit("/", 1)[-1]] for name in sums.sums}

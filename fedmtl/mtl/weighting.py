@@ -1,0 +1,65 @@
+"""How much each client's reply counts in the weighted mean. Weights are known before a round; only their ratios matter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+Numbers = npt.NDArray[np.float64]
+
+
+class Weighting(ABC):
+    """A frozen dataclass; its fields are keys of [server]."""
+
+    @abstractmethod
+    def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
+        """sizes: [K] training rows of some clients. [K] positive weights, each a function of its client's size alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size(Weighting):
+    """In proportion to the number of training rows, n_i: every row counts alike.
+
+    McMahan et al. Communication-Efficient Learning of Deep Networks from Decentralized Data. AISTATS 2017. arXiv:1602.05629
+    """
+
+    def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
+        """n_i."""
+        return sizes.astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Weighting):
+    """The same for every client: every task counts alike, whatever its size."""
+
+    def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
+        """1."""
+        return np.ones(len(sizes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseSize(Weighting):
+    """Inverse to the number of training rows, 1/n_i, so that large tasks do not dominate small ones."""
+
+    def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
+        """1 / n_i."""
+        return 1.0 / sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Weighting):
+    """Between size (temperature 1) and uniform (towards infinity): n_i to the power of 1/T.
+
+    Arivazhagan et al. Massively Multilingual Neural Machine Translation in the Wild. 2019. arXiv:1907.05019
+    """
+
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+    def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
+        """n_i^(1/T)."""
+        return np.power(sizes.astype(np.float64), 1 / self.temperature)
