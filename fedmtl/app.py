@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmtl.client.handler import Handler
 from fedmtl.errors import FedmtlError, ScenarioError
 from fedmtl.runtime.node import handler_of
-from fedmtl.scenario import Scenario, from_toml, load_scenario
+from fedmtl.scenario import Scenario, from_toml, load_scenario, override
 from fedmtl.server.messages import refusal
 
 Config = Mapping[str, Any]
@@ -62,16 +62,21 @@ def serve(grid: Grid, context: Context) -> None:
     from fedmtl.runs.runner import conduct, one_thread, resolve, stem_of
     from fedmtl.runtime.cohort import federation_of
     from fedmtl.runtime.wrapped import PromptGrid
+    from fedmtl.server.roster import Roster
 
     begin = time.perf_counter()
-    scenario = scenario_from(context.run_config)
+    grid, scenario = PromptGrid(grid), scenario_from(context.run_config)
+    nodes = Roster.registered(grid, scenario.runtime.timeout)
+    if nodes != scenario.tasks.clients:
+        print(f"{nodes} nodes, one client each: tasks.clients = {nodes} instead of {scenario.tasks.clients}", flush=True)
+    scenario = override(scenario, {"tasks.clients": nodes})
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)
     wanted = os.environ.get("FEDMTL_OUT")
     files = RunDirectory(Path(wanted) if wanted else next_directory(Path("runs"), stem_of(scenario)))
     try:
         with one_thread(), _lines():
-            result = conduct(scenario, federation, PromptGrid(grid), files, begin, quiet=False)
+            result = conduct(scenario, federation, grid, files, begin, quiet=False)
     except FedmtlError as error:
         _note_failure(files.path, error)
         raise
@@ -105,9 +110,9 @@ for _register in (client_app.query(), client_app.train(), client_app.evaluate())
 
 
 @lru_cache(maxsize=2)
-def _document(run_config: tuple[tuple[str, Any], ...]) -> tuple[str, Path | None, int]:
-    scenario = scenario_from(dict(run_config))
-    return scenario.to_toml(), scenario.folder, scenario.tasks.clients
+def _document(run_config: tuple[tuple[str, Any], ...], nodes: int) -> tuple[str, Path | None]:
+    scenario = override(scenario_from(dict(run_config)), {"tasks.clients": nodes})
+    return scenario.to_toml(), scenario.folder
 
 
 _first: dict[str, int] = {}
@@ -120,18 +125,12 @@ def _handler(context: Context) -> Handler:
         raise ScenarioError("node-config", "a node needs to know which client it is: start its SuperNode with "
                             "--node-config \"partition-id=0 num-partitions=3\"")
     client, nodes = int(node["partition-id"]), int(node["num-partitions"])
-    text, folder, known = _document(tuple(sorted(context.run_config.items())))
-    if known == nodes and client < nodes:
-        if len(_first) > 8:
-            _first.clear()
-        return handler_of(text, folder, _state_directory(context), client, alone=_first.setdefault(text, client) == client)
-    if not known:  # the data decide how many there are
-        handler = handler_of(text, folder, _state_directory(context), client, alone=False)
-        known = handler.host.federation.clients
-        if known == nodes and client < nodes:
-            return handler
-    raise ScenarioError("tasks.clients", f"the scenario has {known} clients, but this node is partition-id {client} of {nodes}. "
-                        f"One node is one client: pass overrides='tasks.clients={nodes}', or start {known} nodes")
+    if not 0 <= client < nodes:
+        raise ScenarioError("node-config", f"partition-id {client} is not one of {nodes}: num-partitions says how many there are")
+    text, folder = _document(tuple(sorted(context.run_config.items())), nodes)
+    if len(_first) > 8:
+        _first.clear()
+    return handler_of(text, folder, _state_directory(context), client, alone=_first.setdefault(text, client) == client)
 
 
 def _state_directory(context: Context) -> Path:

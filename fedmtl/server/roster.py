@@ -28,6 +28,19 @@ class Roster:
     def clients(self) -> int:
         return len(self.tasks)
 
+    @staticmethod
+    def registered(grid: Grid, timeout: float) -> int:
+        """How many clients there are, by what the first node that answers says. Raises FedmtlError where none does."""
+        deadline = time.monotonic() + timeout
+        while not (nodes := sorted(grid.get_node_ids())):
+            if time.monotonic() > deadline:
+                raise FedmtlError(f"no node has joined in {timeout:.0f} s; are any running?")
+            time.sleep(0.05)
+        replies = list(grid.send_and_receive([request(MessageType.QUERY, nodes[0], {"round": 0})], timeout=timeout))
+        if not replies or replies[0].has_error():
+            raise FedmtlError(f"a node could not start: {replies[0].error.reason if replies else 'it does not answer'}")
+        return int(about(replies[0])["registered"])
+
     @classmethod
     def discover(cls, grid: Grid, timeout: float) -> Roster:
         """Asks nodes as they appear until every client that any of them knows of is there.

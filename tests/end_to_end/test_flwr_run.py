@@ -74,11 +74,13 @@ def test_flwr_run_gives_what_fedmtl_run_gives(superlink, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_number_of_nodes_is_an_error_that_names_both(superlink):
-    env, log, _ = superlink
-    said = flwr_run(env, 2, f"scenario='{TINY}'")
-    assert "the scenario has 3 clients, but this node is partition-id" in said.stdout + log.read_text()
-    assert "overrides='tasks.clients=2'" in said.stdout + log.read_text()
+def test_a_run_has_as_many_clients_as_there_are_nodes(superlink):
+    env, log, folder = superlink
+    said = flwr_run(env, 2, f"scenario='{TINY}' rounds=1 seed=6")
+    summary = folder / "runs" / "tiny-fedper-seed6" / "summary.json"
+    assert summary.exists(), said.stdout + said.stderr + log.read_text()
+    assert json.loads(summary.read_text())["clients"] == 2
+    assert "tasks.clients = 2 instead of 3" in said.stdout + log.read_text()
 
 
 def test_a_runs_configuration_makes_the_scenario_that_the_command_line_makes():
