@@ -71,14 +71,19 @@ class Forward:
         self.net = net
         self.layers = layers_of(net, "")
         self.path = "stacked" if self.layers is not None else "vmap"
+        self.convolves = any(isinstance(module, nn.Conv2d) for module in net.modules())
+        """Then images lie in memory channels last, which is the faster order for convolutions on a CPU."""
         self.dropouts = tuple(f"{name}.key" for name, module in net.named_modules() if isinstance(module, Dropout))
 
     def __call__(self, params: Params, x: Tensor, *, training: bool = False) -> Tensor:
         """Outputs [C, B, ...]. In training, batch normalisation (C = 1 only) updates its statistics in `params`."""
         if x.shape[0] == 1:
             self.net.train(training)
-            alone = {name: leaf[0] for name, leaf in params.items()}
-            out: Tensor = functional_call(self.net, alone, (x[0],))
+            alone = {name: leaf.squeeze(0) for name, leaf in params.items()}
+            rows = x.squeeze(0)
+            if self.convolves and rows.dim() == 4:
+                rows = rows.contiguous(memory_format=torch.channels_last)
+            out: Tensor = functional_call(self.net, alone, (rows,))
             return out.unsqueeze(0)
         if self.layers is None:
             self.net.train(training)
