@@ -39,7 +39,7 @@ KINDS: dict[str, Callable[[], list[Item]]] = {
     "sources": _components("fedmtl.tasks.sources", "fedmtl.tasks.task.Source"),
     "splits": _components("fedmtl.tasks.splits", "fedmtl.tasks.task.Split"),
     "transforms": _components("fedmtl.tasks.transforms", "fedmtl.tasks.task.Transform"),
-    "objectives": _components("fedmtl.tasks.objectives", "fedmtl.tasks.objectives.Objective"),
+    "objectives": _components("fedmtl.tasks.objectives", "fedmtl.tasks.objectives.base.Objective"),
     "weightings": _components("fedmtl.mtl.weighting", "fedmtl.mtl.weighting.Weighting"),
     "schedulers": _components("fedmtl.mtl.scheduling", "fedmtl.mtl.scheduling.Scheduler"),
     "modulations": list,

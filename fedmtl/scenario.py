@@ -64,7 +64,8 @@ class TasksSection(OpenSection):
     clients: int = Field(20, ge=0)
     val: float = Field(0.2, ge=0, lt=1)
     test: float = Field(0.2, gt=0, lt=1)
-    objective: str = "auto"
+    objective: str | Table = "auto"
+    """A name, or a table {kind = "...", ...} with the objective's fields."""
     split: list[Table] = []
     transform: list[Table] = []
 
@@ -250,10 +251,12 @@ class Scenario(Section):
 
     def objective(self, classes: tuple[str, ...]) -> Objective:
         """The objective; "auto" is classification where there are class labels, else regression."""
-        name = self.tasks.objective
+        asked = self.tasks.objective
+        table = dict(asked) if isinstance(asked, dict) else {"kind": asked}
+        name = table.pop("kind", "auto")
         if name == "auto":
             name = "classification" if classes else "regression"
-        return registry.build(Objective, "fedmtl.tasks.objectives", name, {}, "tasks", name_key="objective",
+        return registry.build(Objective, "fedmtl.tasks.objectives", str(name), table, "tasks.objective", name_key="kind",
                               folder=self.folder)
 
     def check(self) -> None:

@@ -113,8 +113,13 @@ class Client:
         return self.signature.forward(params, batch.x, training=True)
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
-        """Each client's mean loss on its rows of the batch: [C]."""
-        return (self.signature.objective.loss(self.predict(params, batch), batch.y) * batch.weight).sum(1)
+        """Each client's mean loss on its labelled rows of the batch: [C], 0 where it has none."""
+        objective = self.signature.objective
+        losses, present = objective.loss(self.predict(params, batch), batch.y), objective.present(batch.y)
+        if present is None:
+            return (losses * batch.weight).sum(1)
+        weight = batch.weight * present
+        return (losses * weight).sum(1) / weight.sum(1).clamp(min=torch.finfo(weight.dtype).tiny)
 
     def sgd(self, objective: Loss, params: Params, *, train: str = "all", epochs: int | None = None, first_epoch: int = 0,
             lr: float | None = None) -> Params:

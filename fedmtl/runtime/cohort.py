@@ -294,17 +294,40 @@ class Host:
 
     @torch.no_grad()
     def _score(self, slots: Sequence[int], model: Params) -> dict[tuple[PartName, str], Numbers]:
-        index = self._index(tuple(slots))
+        index, objective = self._index(tuple(slots)), self.signature.objective
         totals: dict[str, Tensor] = {}
+        counts = torch.from_numpy(np.zeros(index.counts.shape)).to(self.device)
+        outs: list[tuple[Tensor, Tensor]] = []
         for x, y, weight in self._blocks(index):
-            for name, values in self.objective.rows(self.signature.forward(model, x), y).items():
-                part = (values.unsqueeze(1) * weight).sum(2)
+            out, present = self.signature.forward(model, x), objective.present(y)
+            labelled = weight if present is None else weight * present.unsqueeze(1)
+            counts = counts + labelled.sum(2)
+            for name, values in objective.rows(out, y).items():
+                part = (values.unsqueeze(1) * labelled).sum(2)
                 totals[name] = totals[name] + part if name in totals else part
+            outs.append((out, y))
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = {name: t.double().cpu().numpy() / index.counts for name, t in totals.items()}
+            means = {name: t.double().cpu().numpy() / counts.cpu().numpy() for name, t in totals.items()}
         parts = [part for part in PARTS if part in self.scenario.evaluation.parts]
-        scores = self.objective.scores(means)
+        scores = objective.scores(means)
+        if set(objective.metrics) - set(scores):
+            scores |= self._whole(index, outs)
         return {(part, metric): values[:, i] for metric, values in scores.items() for i, part in enumerate(parts)}
+
+    def _whole(self, index: _Index, outs: list[tuple[Tensor, Tensor]]) -> dict[str, Numbers]:
+        """Metrics [C, parts] that need all of a client's labelled rows at once."""
+        objective = self.signature.objective
+        out, y = (torch.cat([block[i] for block in outs], dim=1) for i in (0, 1))
+        present = objective.present(y)
+        made: dict[str, Numbers] = {}
+        for slot, counts in enumerate(index.counts):
+            for part, (end, count) in enumerate(zip(counts.cumsum(), counts, strict=True)):
+                rows = torch.arange(int(end - count), int(end), device=self.device)
+                rows = rows if present is None else rows[present[slot, rows]]
+                found = objective.whole(out[slot, rows].double().cpu().numpy(), y[slot, rows].cpu().numpy())
+                for name, value in found.items():
+                    made.setdefault(name, np.full(index.counts.shape, np.nan))[slot, part] = value
+        return made
 
     def _blocks(self, index: _Index) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The evaluation batches of a cohort; kept gathered where all the clients' fit into CACHE_BYTES."""

@@ -12,7 +12,7 @@ from fedmtl.runs.console import RoundLines
 from fedmtl.runs.engine import Line, line_of, worst_tenth
 from fedmtl.runs.truth import subspace_sine, truth_scores
 from fedmtl.server.strategy import Round
-from fedmtl.tasks.objectives import Classification, Regression
+from fedmtl.tasks.objectives.basic import Classification, Regression
 
 
 @pytest.mark.parametrize(("values", "direction", "wanted"), [

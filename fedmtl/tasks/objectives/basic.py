@@ -1,44 +1,16 @@
-"""Objectives: what a task minimises, what it is scored by, and in which direction better lies."""
+"""The two objectives that "auto" chooses between."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedmtl.errors import ScenarioError
+from fedmtl.tasks.objectives.base import Direction, Numbers, Objective
 from fedmtl.tasks.task import Samples
-
-Direction = Literal["max", "min"]
-Numbers = npt.NDArray[np.float64]
-
-
-class Objective(ABC):
-    """A loss and its scores, row by row; every tensor may have leading axes (a cohort) before the rows."""
-
-    metrics: ClassVar[dict[str, Direction]]
-    """Every score and its direction; the first decides (validation-selected round, tables)."""
-
-    @abstractmethod
-    def outputs(self, samples: Samples) -> int:
-        """How wide the head must be. Raises ScenarioError (tasks.objective) where the targets do not fit."""
-
-    @abstractmethod
-    def loss(self, out: Tensor, y: Tensor) -> Tensor:
-        """out [..., B, outputs], y [..., B] or [..., B, k]: one loss a row, [..., B]."""
-
-    @abstractmethod
-    def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Row by row, [..., B], the quantities whose means `scores` turns into the metrics."""
-
-    def scores(self, means: dict[str, Numbers]) -> dict[str, Numbers]:
-        """The metrics from the means of `rows` over parts of clients' data, arrays of any shape."""
-        return means
 
 
 @dataclass(frozen=True, kw_only=True)

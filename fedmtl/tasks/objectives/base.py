@@ -1,0 +1,49 @@
+"""What an objective is: what a task minimises, what it is scored by, and in which direction better lies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fedmtl.tasks.task import Samples
+
+Direction = Literal["max", "min"]
+Numbers = npt.NDArray[np.float64]
+
+
+class Objective(ABC):
+    """A loss and its scores. A frozen dataclass; its fields are keys of tasks.objective = {kind = "...", ...}.
+
+    Tensors may have leading axes (a cohort) before the rows: out [..., B, outputs], y [..., B] or [..., B, k].
+    """
+
+    metrics: ClassVar[dict[str, Direction]]
+    """Every score and its direction; the first decides (validation-selected round, tables)."""
+
+    @abstractmethod
+    def outputs(self, samples: Samples) -> int:
+        """How wide the head must be. Raises ScenarioError (tasks.objective) where the targets do not fit."""
+
+    @abstractmethod
+    def loss(self, out: Tensor, y: Tensor) -> Tensor:
+        """One loss a row, [..., B]; finite also where the row has no label."""
+
+    def present(self, y: Tensor) -> Tensor | None:
+        """Which rows have a label, [..., B] bool; None where all have. A row without one counts nowhere."""
+        return None
+
+    @abstractmethod
+    def rows(self, out: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Row by row, [..., B], the quantities whose means over labelled rows `scores` turns into metrics."""
+
+    def scores(self, means: dict[str, Numbers]) -> dict[str, Numbers]:
+        """Metrics from the means of `rows` over parts of clients' data, arrays of any shape."""
+        return means
+
+    def whole(self, out: npt.NDArray[np.float64], y: npt.NDArray[np.generic]) -> dict[str, float]:
+        """Metrics that need all labelled rows of one client's part at once, as numpy; NaN where undefined. Most have none."""
+        return {}
