@@ -25,8 +25,8 @@ class Samples:
 
     x: [N, ...] float32 (or int64 tokens). y: [N] int64 class labels, or [N, k] float32 targets.
     classes: the names of the labels, () where y is not a class. owner: [N] int64 natural client of each row, or None.
-    task: what the labels mean; clients with equal task names have one label space. truth: what is known of how a synthetic
-    set was made, by name (for example "subspace": [d, k]).
+    task: what the labels mean; clients with equal task names have one label space. tasks: a name of its own for each owner, or
+    () where all have the same. truth: what is known of how a synthetic set was made, by name (for example "subspace": [d, k]).
     """
 
     x: Array
@@ -34,6 +34,7 @@ class Samples:
     classes: tuple[str, ...] = ()
     owner: Rows | None = None
     task: str = "task"
+    tasks: tuple[str, ...] = ()
     truth: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
