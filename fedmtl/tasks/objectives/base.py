@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,13 @@ class Objective(ABC):
     Tensors may have leading axes (a cohort) before the rows: out [..., B, outputs], y [..., B] or [..., B, k].
     """
 
-    metrics: ClassVar[dict[str, Direction]]
-    """Every score and its direction; the first decides (validation-selected round, tables)."""
+    @property
+    @abstractmethod
+    def metrics(self) -> dict[str, Direction]:
+        """Every score and its direction; the first decides (validation-selected round, tables).
+
+        A class variable in objectives whose scores are always the same.
+        """
 
     @abstractmethod
     def outputs(self, samples: Samples) -> int:
