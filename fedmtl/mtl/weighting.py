@@ -58,7 +58,7 @@ class Temperature(Weighting):
     Arivazhagan et al. Massively Multilingual Neural Machine Translation in the Wild. 2019. arXiv:1907.05019
     """
 
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Annotated[float, Field(ge=0.1)] = 2.0
 
     def weights(self, sizes: npt.NDArray[np.int64]) -> Numbers:
         """n_i^(1/T)."""

@@ -14,6 +14,8 @@ from flwr.serverapp import ServerApp
 from fedmtl.errors import ScenarioError
 from fedmtl.registry import load_object
 
+KINDS: dict[str, type[Any]] = {"serverapp": ServerApp, "clientapp": ClientApp}
+
 
 @dataclass(frozen=True)
 class FlowerApp:
@@ -43,16 +45,19 @@ def load_app(folder: Path, overrides: str = "") -> FlowerApp:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScenarioError(str(file), f"cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(str(file), f"not a TOML document: {error}") from error
     flwr = table.get("tool", {}).get("flwr", {})
     app = flwr.get("app", {})
     components = app.get("components", {})
-    for name in ("serverapp", "clientapp"):
+    for name in KINDS:
         if ":" not in str(components.get(name, "")):
             raise ScenarioError(f"tool.flwr.app.components.{name}", f"{file} must name it as module:object")
     sys.path.insert(0, str(folder.resolve()))
-    loaded = {name: load_object(components[name], f"tool.flwr.app.components.{name}", folder) for name in components}
+    loaded = {name: load_object(components[name], f"tool.flwr.app.components.{name}", folder) for name in KINDS}
+    for name, kind in KINDS.items():
+        if not isinstance(loaded[name], kind):
+            raise ScenarioError(f"tool.flwr.app.components.{name}", f"'{components[name]}' is not a {kind.__name__}")
     config = _flat(app.get("config", {}))
     changed = _parse(overrides)
     for key in changed:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import ray
@@ -18,7 +19,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from ray import cloudpickle
+from ray.exceptions import RayActorError
 
+from fedmtl.errors import FedmtlError
 from fedmtl.runtime.choose import cores
 from fedmtl.runtime.grid import OwnGrid
 from fedmtl.server.messages import app_error, empty_run
@@ -50,7 +53,7 @@ class AppWorker:
 
 def _own(record: Any) -> Any:
     """A record like this one: messages of a batch share records, and a client may write into what it gets."""
-    return type(record)(dict(record))
+    return type(record)({name: copy(value) for name, value in record.items()})
 
 
 class AppGrid(OwnGrid):
@@ -76,7 +79,10 @@ class AppGrid(OwnGrid):
             batches.setdefault((message.metadata.dst_node_id - 1) % len(self.workers), []).append(message)
         calls = [self.workers[worker].handle.remote(batch) for worker, batch in batches.items()]
         done, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout) if calls else ([], [])
-        return [reply for replies in ray.get(done) for reply in replies]
+        try:
+            return [reply for replies in ray.get(done) for reply in replies]
+        except RayActorError as error:
+            raise FedmtlError(f"a worker died, and with it the Contexts of its nodes: {error}") from error
 
     def close(self) -> None:
         """Ends the workers."""

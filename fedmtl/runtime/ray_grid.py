@@ -15,7 +15,7 @@ import numpy as np
 import ray
 import torch
 from flwr.app import Message, MessageType
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
@@ -117,7 +117,7 @@ class RayGrid(OwnGrid):
                 spans.add(spent, "workers")
             except RayTaskError as error:
                 replies.append(refusal(call.message, f"the worker could not answer: {error.cause!r}"))
-            except RayActorError as error:
+            except (RayActorError, ObjectLostError) as error:  # or its machine is gone, and the reply with it
                 if call.deaths + 1 >= PATIENCE:
                     raise FedmtlError(f"{PATIENCE} Ray workers died on one message; the last: {error}") from error
                 self._rehome(call)
@@ -130,15 +130,29 @@ class RayGrid(OwnGrid):
 
     def _rehome(self, call: _Call) -> None:
         """Finds a new home for the nodes whose worker died, with the private state they had before the call's message."""
-        dead, metadata = call.worker, call.message.metadata
-        orphans = [node for node, worker in self.workers.items() if worker is dead]
-        living = [worker for worker in dict.fromkeys(self.workers.values()) if worker is not dead]
-        heir = min(living, key=list(self.workers.values()).count) if living else self._bear()
+        metadata = call.message.metadata
         before = int(metadata.group_id) + (metadata.message_type != MessageType.TRAIN)
-        self.events.append(f"a worker died in round {metadata.group_id}; another one has taken over its clients")
-        for node in orphans:
-            self.workers[node] = heir
-        ray.get([heir.settle.remote(node, self.shards[node], before) for node in orphans])
+        orphans = self._bury(call.worker, metadata.group_id)
+        for _ in range(len(self.workers) + PATIENCE):
+            if not orphans:
+                return
+            living = list(dict.fromkeys(worker for node, worker in self.workers.items() if node not in orphans))
+            heir = min(living, key=list(self.workers.values()).count) if living else self._bear()
+            self.workers |= dict.fromkeys(orphans, heir)
+            try:
+                ray.get([heir.settle.remote(node, self.shards[node], before) for node in orphans])
+                return
+            except RayActorError:  # it had died too, and nobody knew yet
+                orphans = self._bury(heir, metadata.group_id)
+        raise FedmtlError(f"no Ray worker stays alive to take over the clients of one that died in round {metadata.group_id}")
+
+    def _bury(self, dead: Any, number: str) -> list[int]:
+        """The nodes that a worker leaves behind; makes sure that it writes no more."""
+        orphans = [node for node, worker in self.workers.items() if worker is dead]
+        if orphans:
+            ray.kill(dead)
+            self.events.append(f"a worker died in round {number}; another one takes over its clients")
+        return orphans
 
     def close(self) -> None:
         """Ends the workers, and Ray where this grid started it."""

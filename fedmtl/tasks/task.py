@@ -77,6 +77,10 @@ class Transform(ABC):
     def check(self, samples: Samples) -> None:  # noqa: B027 - most fit everything
         """Raise ScenarioError (key tasks.transform.<field>) where the transform does not fit the source."""
 
+    def truth(self, clients: int, seed: int) -> Mapping[str, Array]:
+        """What is known of the tasks that are made, by name (for example "clusters": [clients]). Most add nothing."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Federation:

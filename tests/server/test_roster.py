@@ -74,3 +74,39 @@ def test_one_node_that_is_not_trusted_is_enough(setting):
     assert not Roster.discover(bench.grid, 10).trusted
     bench.grid.nodes[105].trusted = True
     assert Roster.discover(bench.grid, 10).trusted
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_client_that_claims_other_numbers_of_rows_is_refused(part, setting):
+    """They become weights: a client that says it has a million rows would be the mean."""
+    bench = setting()
+    expected = {name: bench.grid.host.federation.sizes(name) for name in PARTS}
+    Roster.discover(bench.grid, 10).check(expected)
+    plain = bench.grid.nodes[104]
+
+    def boasts(message):
+        reply = plain(message)
+        reply.content.metric_records[CLIENTS][part] = [10**6]
+        return reply
+
+    bench.grid.nodes[104] = boasts
+    said = rf"client 4 says that it has 1000000 {part} rows, not {expected[part][4]}\. Do all nodes run the same scenario\?"
+    with pytest.raises(FedmtlError, match=said):
+        Roster.discover(bench.grid, 10).check(expected)
+
+
+def test_a_federation_of_another_size_is_refused(setting):
+    bench = setting()
+    other = {name: bench.grid.host.federation.sizes(name)[:5] for name in PARTS}
+    with pytest.raises(FedmtlError, match="the nodes know of 6 clients, the scenario of 5"):
+        Roster.discover(bench.grid, 10).check(other)
+
+
+def test_the_first_of_several_wrong_claims_is_named(setting):
+    bench = setting()
+    roster = Roster.discover(bench.grid, 10)
+    expected = {name: sizes.copy() for name, sizes in roster.sizes.items()}
+    expected["train"][[2, 5]] += 1
+    with pytest.raises(FedmtlError, match="client 2 says"):
+        roster.check(expected)
+    roster.check(roster.sizes)

@@ -28,16 +28,19 @@ def check_samples(samples: object, key: str) -> Samples:
         raise ScenarioError(key, f"x must be [N, ...] float32, or int64 tokens; it is {list(x.shape)} {x.dtype}")
     if x.size == 0:
         raise ScenarioError(key, f"x is empty: {list(x.shape)}")
-    labelled = y.ndim == 1 and y.dtype == np.int64
+    labelled = y.ndim in (1, 2) and y.size > 0 and y.dtype == np.int64
     if not labelled and not (y.ndim == 2 and y.dtype == np.float32 and y.shape[1] > 0):
-        raise ScenarioError(key, f"y must be [N] int64 or [N, k] float32; it is {list(y.shape)} {y.dtype}")
+        raise ScenarioError(key, f"y must be [N] or [N, L] int64, or [N, k] float32; it is {list(y.shape)} {y.dtype}")
     check_lengths({"x": x, "y": y} | ({} if owner is None else {"owner": owner}), key)
-    if labelled and (y.min() < 0 or y.max() >= len(samples.classes)):
+    lowest = -1 if y.ndim == 2 else 0  # of many labels a row, some may be missing
+    if labelled and (y.min() < lowest or y.max() >= len(samples.classes)):
         raise ScenarioError(key, f"labels run from {y.min()} to {y.max()}; {len(samples.classes)} classes are named")
     if not labelled and samples.classes:
         raise ScenarioError(key, "classes are named, but y is not a label")
     if owner is not None and (owner.ndim != 1 or owner.dtype != np.int64 or owner.min() < 0):
         raise ScenarioError(key, f"owner must be [N] int64, 0 or more; it is {list(owner.shape)} {owner.dtype}")
+    if samples.tasks and (owner is None or len(samples.tasks) <= owner.max()):
+        raise ScenarioError(key, f"tasks names {len(samples.tasks)} owners; every owner needs a name, or none")
     check_finite(x, key, "x")
     check_finite(y, key, "y")
     return samples

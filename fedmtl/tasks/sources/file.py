@@ -31,7 +31,9 @@ class File(Source):
 
     x, y: names, or patterns such as "f*", or lists of these; x may be left out: the array x of an npz, or all numeric
     columns that are not used otherwise. client: the column that says whose row it is, of any type, "" for none. task: a
-    column that parts rows further, so that each pair of a client and a task is one client. target: what y is, "class",
+    column that parts rows further, so that each pair of a client and a task is one client, and names the client's task
+    ("school-17" in school.npz). In an npz, the four arrays NAME_data, NAME_indices, NAME_indptr and NAME_shape of a sparse
+    matrix (scipy's CSR) are read as NAME, and made dense. target: what y is, "class",
     "value" or "auto" (integers, truth values and text are classes; several columns or fractions are values). scale: x
     is multiplied by it; a number, or the name of an array in the file. So MNIST as it is published, without its test
     part: path = "mnist.npz", x = "x_train", y = "y_train", scale = 0.00392156862745098.
@@ -54,20 +56,26 @@ class File(Source):
             x = self._scaled(columns, _joined(columns, x_names, "tasks.x", numbers=True))
             y = _joined(columns, y_names, "tasks.y")
             y, classes = encode_target(y, self.target, "tasks.y", f"y ({', '.join(y_names)})")
-            owner = self._owner(columns)
+            owner, tasks = self._owners(columns)
         check_lengths({"x": x, "y": y} | ({} if owner is None else {"client": owner}), "tasks.path")
-        return check_samples(Samples(x=x, y=y, classes=classes, owner=owner, task=Path(self.path).stem), "tasks.path")
+        made = Samples(x=x, y=y, classes=classes, owner=owner, task=Path(self.path).stem, tasks=tasks)
+        return check_samples(made, "tasks.path")
 
-    def _owner(self, columns: Columns) -> Rows | None:
+    def _owners(self, columns: Columns) -> tuple[Rows | None, tuple[str, ...]]:
+        """The owner of each row, and the task's name of each owner where there is a column of tasks."""
         parts: list[Rows] = []
+        names: tuple[str, ...] = ()
         for key, name in (("tasks.client", self.client), ("tasks.task", self.task)):
             if name:
                 [found] = _find(columns, (name,), key)
-                parts.append(encode(_rows(columns, found, key), key, f"column '{found}'")[0])
+                codes, names = encode(_rows(columns, found, key), key, f"column '{found}'")
+                parts.append(codes)
         if not parts:
-            return None
+            return None, ()
         check_lengths({"client": parts[0], "task": parts[-1]}, "tasks.task")
-        return np.unique(np.stack(parts), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        pairs, owner = np.unique(np.stack(parts), axis=1, return_inverse=True)
+        tasks = tuple(f"{Path(self.path).stem}-{names[code]}" for code in pairs[-1]) if self.task else ()
+        return owner.reshape(-1).astype(np.int64), tasks
 
     def _scaled(self, columns: Columns, x: Array) -> Array:
         if not isinstance(self.scale, str):

@@ -35,14 +35,33 @@ class Columns(ABC):
         """The columns that are x where a scenario does not say."""
 
 
+_PARTS = ("data", "indices", "indptr", "shape")
+
+
 class _Npz(Columns):
     def __init__(self, file: Any) -> None:
-        self.file, self.names = file, tuple(file.files)
+        self.file, held = file, set(file.files)
+        bases = [name.removesuffix("_indptr") for name in file.files if name.endswith("_indptr")]
+        self.sparse = [name for name in bases if name not in held and {f"{name}_{part}" for part in _PARTS} <= held]
+        self.names = (*file.files, *self.sparse)
 
     def read(self, name: str, key: str) -> Array:
-        values: Array = self.file[name]
+        values: Array = self._dense(name, key) if name in self.sparse else self.file[name]
         check_finite(np.atleast_1d(values), key, f"array '{name}'")
         return values
+
+    def _dense(self, name: str, key: str) -> Array:
+        """The matrix whose CSR parts stand under `name`, float32."""
+        from scipy.sparse import csr_array
+
+        data, indices, indptr, shape = (self.file[f"{name}_{part}"] for part in _PARTS)
+        try:
+            places = indices.astype(np.int64), indptr.astype(np.int64)
+            sparse = csr_array((data.astype(np.float32), *places), shape=tuple(shape.tolist()))
+            sparse.check_format(full_check=True)
+        except (ValueError, TypeError) as error:
+            raise ScenarioError(key, f"the parts of the sparse matrix '{name}' do not fit: {error}") from error
+        return np.asarray(sparse.toarray())
 
     def default(self, used: set[str]) -> tuple[str, ...]:
         return ("x",)
