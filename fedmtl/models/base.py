@@ -99,8 +99,7 @@ def make_net(trunk: Trunk, head: Head, in_shape: tuple[int, ...], outputs: int, 
         except RuntimeError as error:
             raise ScenarioError("model.trunk", f"it cannot take inputs of shape {list(in_shape)}: {error}") from error
         if representation.dim() != 2:
-            where = f"at '{at}' it" if at else "it"
-            raise ScenarioError("model.trunk", f"{where} must give [batch, features], not {list(representation.shape)}")
+            raise ScenarioError("model.trunk", f"its output must be [batch, features], not {list(representation.shape)}")
         top = head.build(representation.shape[1], outputs)
         front = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(in_shape), adapter), nn.ReLU()) if adapter else None
         return Net(body.train(), top, front, group)

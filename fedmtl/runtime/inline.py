@@ -8,8 +8,8 @@ from flwr.app import Message
 
 from fedmtl.client.handler import Handler
 from fedmtl.client.store import MemoryStore
-from fedmtl.runtime.mixed import host_of
 from fedmtl.runtime.grid import OwnGrid
+from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario
 from fedmtl.tasks.task import Federation, Mixed
 

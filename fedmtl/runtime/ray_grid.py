@@ -21,8 +21,8 @@ from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
 from fedmtl.errors import FedmtlError
 from fedmtl.profiling import spans
-from fedmtl.runtime.mixed import host_of
 from fedmtl.runtime.grid import OwnGrid
+from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario, from_toml
 from fedmtl.server.messages import ARRAYS, empty_run, refusal
 from fedmtl.server.reduce import deal
