@@ -345,7 +345,7 @@ class Scenario(Section):
         places = table["tasks"]["group"] or [table["tasks"]]
         for place, group in zip(places, self.groups, strict=True):
             if ":" not in place["source"]:
-                place |= registry.table_of(group.source)
+                place.update(registry.table_of(group.source))
             for what, built in (("split", group.splits), ("transform", group.transforms)):
                 place[what] = [{"kind": entry["kind"], **registry.table_of(component)}
                                for entry, component in zip(place[what], built, strict=True)]
