@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -57,10 +57,28 @@ class OpenSection(Section):
         return [registry.kebab(name) for name in type(self).model_fields]
 
 
-class TasksSection(OpenSection):
-    """[tasks]: the source and its fields, how many clients, how each client's rows are divided."""
+class GroupSection(OpenSection):
+    """[[tasks.group]]: the clients of one kind of task in a federation of several; keys as in [tasks], and where its head leaves."""
 
+    name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     source: str
+    clients: int = Field(ge=1)
+    val: float | None = Field(None, ge=0, lt=1)
+    test: float | None = Field(None, gt=0, lt=1)
+    objective: str | Table = "auto"
+    split: list[Table] = []
+    transform: list[Table] = []
+    head: str = ""
+    """Another head than [model]'s."""
+    at: str = ""
+    """The layer of the trunk after which the head leaves; empty is the last one."""
+
+
+class TasksSection(OpenSection):
+    """[tasks]: the source and its fields, how many clients, how each client's rows are divided; or groups of such."""
+
+    source: str = ""
+    group: list[GroupSection] = []
     clients: int = Field(20, ge=0)
     val: float = Field(0.2, ge=0, lt=1)
     test: float = Field(0.2, gt=0, lt=1)
@@ -75,6 +93,8 @@ class ModelSection(OpenSection):
 
     trunk: str = "mlp"
     head: str = "linear"
+    adapter: int = Field(0, ge=0)
+    """Width of a private linear layer in front of the trunk, so that groups with unlike inputs can share it; 0 for none."""
 
 
 class AlgorithmSection(OpenSection):
@@ -145,6 +165,22 @@ class RuntimeSection(Section):
         return cohort
 
 
+@dataclass(frozen=True)
+class Group:
+    """The clients of one kind of task: what [[tasks.group]], or [tasks] alone, says of them. name: "" where there is one kind."""
+
+    name: str
+    source: Source
+    splits: list[Split]
+    transforms: list[Transform]
+    clients: int
+    val: float
+    test: float
+    objective: str | Table
+    head: Head
+    at: str
+
+
 class Scenario(Section):
     """One run. Read it with `load_scenario`."""
 
@@ -167,33 +203,52 @@ class Scenario(Section):
         return self._component(Algorithm, "algorithm", "name", self.algorithm.name, self.algorithm)
 
     @cached_property
-    def source(self) -> Source:
-        """The [tasks] section's source."""
+    def groups(self) -> list[Group]:
+        """The kinds of clients. Raises ScenarioError where [tasks] has both a source and groups, or neither."""
+        tasks = self.tasks
+        if bool(tasks.source) == bool(tasks.group):
+            allowed = registry.discover(PACKAGES["tasks", "source"][1], Source)
+            raise ScenarioError("tasks.source", "either a source or [[tasks.group]] entries say where data come from",
+                                allowed=allowed if not tasks.source else ())
+        if not tasks.group:
+            return [self._group(tasks, "tasks", "", self.head, "")]
+        names = [group.name for group in tasks.group]
+        if len(set(names)) < len(names):
+            raise ScenarioError("tasks.group", f"every group needs a name of its own (got {names})")
+        for entry in tasks.extra:
+            raise ScenarioError(f"tasks.{entry}", "with groups, the fields of a source stand in its group")
+        return [self._group(group, f"tasks.group.{i}", group.name, self._head_of(group, i), group.at)
+                for i, group in enumerate(tasks.group)]
+
+    def _group(self, section: TasksSection | GroupSection, key: str, name: str, head: Head, at: str) -> Group:
+        splits = [self._entry(Split, "split", f"{key}.split.{i}", entry) for i, entry in enumerate(section.split)]
+        transforms = [self._entry(Transform, "transform", f"{key}.transform.{i}", e) for i, e in enumerate(section.transform)]
+        val = self.tasks.val if section.val is None else section.val
+        test = self.tasks.test if section.test is None else section.test
+        return Group(name, self._source(section, key), splits, transforms, section.clients, val, test, section.objective, head, at)
+
+    def _head_of(self, group: GroupSection, number: int) -> Head:
+        if not group.head:
+            return self.head
+        return registry.build(Head, PACKAGES["model", "head"][1], group.head, {}, f"tasks.group.{number}", name_key="head",
+                              folder=self.folder)
+
+    def _source(self, section: TasksSection | GroupSection, key: str) -> Source:
         from fedmtl.tasks.sources import function_source
 
-        name, table = self.tasks.source, self.tasks.extra
+        name, table = section.source, section.extra
         if ":" in name:
-            loaded = registry.load_object(name, "tasks.source", self.folder)
+            loaded = registry.load_object(name, f"{key}.source", self.folder)
             if not (isinstance(loaded, type) and issubclass(loaded, Source)):
                 return function_source(name, table, self.folder)
         if "path" in table and self.folder and not Path(str(table["path"])).is_absolute():
             beside = self.folder / str(table["path"])
             table["path"] = str(beside if beside.exists() else table["path"])
-        return registry.build(Source, PACKAGES["tasks", "source"][1], name, table, "tasks", name_key="source",
-                              beside=self.tasks.own, folder=self.folder)
+        return registry.build(Source, PACKAGES["tasks", "source"][1], name, table, key, name_key="source",
+                              beside=section.own, folder=self.folder)
 
-    @cached_property
-    def splits(self) -> list[Split]:
-        """The [[tasks.split]] entries."""
-        return [self._entry(Split, "split", i, entry) for i, entry in enumerate(self.tasks.split)]
-
-    @cached_property
-    def transforms(self) -> list[Transform]:
-        """The [[tasks.transform]] entries."""
-        return [self._entry(Transform, "transform", i, entry) for i, entry in enumerate(self.tasks.transform)]
-
-    def _entry(self, base: type[Any], what: str, number: int, entry: Table) -> Any:
-        package, key = f"fedmtl.tasks.{what}s", f"tasks.{what}.{number}"
+    def _entry(self, base: type[Any], what: str, key: str, entry: Table) -> Any:
+        package = f"fedmtl.tasks.{what}s"
         if not isinstance(entry.get("kind"), str):
             raise ScenarioError(f"{key}.kind", "every entry needs a kind", allowed=registry.discover(package, base))
         table = {k: v for k, v in entry.items() if k != "kind"}
@@ -249,22 +304,22 @@ class Scenario(Section):
         return registry.build(base, PACKAGES[key, name_key][1], name, section.extra, key, name_key=name_key,
                               beside=section.own, folder=self.folder)
 
-    def objective(self, classes: tuple[str, ...]) -> Objective:
-        """The objective; "auto" is classification where there are class labels, else regression."""
-        asked = self.tasks.objective
+    def objective(self, group: int, classes: tuple[str, ...]) -> Objective:
+        """A group's objective; "auto" is classification where there are class labels, else regression."""
+        asked, key = self.groups[group].objective, "tasks" if not self.tasks.group else f"tasks.group.{group}"
         table = dict(asked) if isinstance(asked, dict) else {"kind": asked}
         name = table.pop("kind", "auto")
         if name == "auto":
             name = "classification" if classes else "regression"
-        return registry.build(Objective, "fedmtl.tasks.objectives", str(name), table, "tasks.objective", name_key="kind",
+        return registry.build(Objective, "fedmtl.tasks.objectives", str(name), table, f"{key}.objective", name_key="kind",
                               folder=self.folder)
 
     def check(self) -> None:
         """Raises ScenarioError for the first thing that cannot be built; touches no data."""
-        for part in (self.method, self.source, self.splits, self.transforms, self.trunk, self.head, self.optimizer,
-                     self.weighting, self.scheduler):
+        for part in (self.method, self.trunk, self.head, self.groups, self.optimizer, self.weighting, self.scheduler):
             del part
-        self.objective(())
+        for number in range(len(self.groups)):
+            self.objective(number, ())
         self._check_shared("model", "trunk", "head")
         self._check_shared("server", "weighting", "scheduler")
         self._check_selector()
@@ -287,16 +342,31 @@ class Scenario(Section):
         table["training"] |= registry.table_of(self.optimizer)
         table["model"] |= registry.table_of(self.trunk) | registry.table_of(self.head)
         table["server"] |= registry.table_of(self.weighting) | registry.table_of(self.scheduler)
-        if ":" not in self.tasks.source:
-            table["tasks"] |= registry.table_of(self.source)
-        for what, built in (("split", self.splits), ("transform", self.transforms)):
-            table["tasks"][what] = [{"kind": entry["kind"], **registry.table_of(component)}
-                                    for entry, component in zip(table["tasks"][what], built, strict=True)]
-        return table
+        places = table["tasks"]["group"] or [table["tasks"]]
+        for place, group in zip(places, self.groups, strict=True):
+            if ":" not in place["source"]:
+                place.update(registry.table_of(group.source))
+            for what, built in (("split", group.splits), ("transform", group.transforms)):
+                place[what] = [{"kind": entry["kind"], **registry.table_of(component)}
+                               for entry, component in zip(place[what], built, strict=True)]
+        return _without_none(table)
 
     def to_toml(self) -> str:
         """The resolved scenario as a TOML document."""
         return tomli_w.dumps(self.resolved())
+
+
+def _without_none(table: Table) -> Table:
+    """TOML has no null: a key that is None is left out, also in entries of lists."""
+    out: Table = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            out[key] = _without_none(value)
+        elif isinstance(value, list):
+            out[key] = [_without_none(entry) if isinstance(entry, dict) else entry for entry in value]
+        elif value is not None:
+            out[key] = value
+    return out
 
 
 def shipped() -> dict[str, Path]:

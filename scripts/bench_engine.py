@@ -180,7 +180,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         of = {r["arm"]: r["ms"] for r in rows if r["clients"] == row["clients"]}
         ratio = [f"{of[arm] / row['ms']:.1f}" if arm in of else "-" for arm in ("flower", "loop")]
         floor = f"{row['ms'] / of['floor']:.2f}" if "floor" in of else "-"
-        cells = (row["clients"], row["arm"], f"{row['ms']:.2f}", *ratio, floor, f"{row['startup_s']:.1f}", f"{row['memory_mb']:.0f}",
+        cells = (row["clients"], row["arm"], f"{row['ms']:.2f}", *ratio, floor, f"{row['startup_s']:.1f}",
+                 f"{row['memory_mb']:.0f}",
                  f"{row['score']:.3f}")
         print(" ".join(f"{cell:>9}" for cell in cells))
 

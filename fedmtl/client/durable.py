@@ -37,7 +37,7 @@ class DurableStore(MemoryStore):
 
     def __init__(self, path: Path, *, before: int | None = None, resident: int = RESIDENT) -> None:
         super().__init__()
-        self.path, self.resident = path, resident
+        self.path, self.before, self.resident = path, before, resident
         self._place: dict[int, int] = {}
         self._version: dict[int, tuple[int, int]] = {}
         """Client to (which file, round) of its newest state."""
@@ -62,6 +62,10 @@ class DurableStore(MemoryStore):
         """Closes the files."""
         for file in self._files:
             os.close(file)
+
+    def branch(self, group: str) -> DurableStore:
+        """See Store."""
+        return DurableStore(self.path.with_name(f"{self.path.name}-{group}"), before=self.before, resident=self.resident)
 
     @property
     def _layout(self) -> Path:

@@ -11,14 +11,16 @@ from flwr.app import Message, MessageType
 from fedmtl.errors import FedmtlError, PrivacyError
 from fedmtl.profiling import spans
 from fedmtl.runtime.cohort import Host
+from fedmtl.runtime.mixed import MixedHost
 from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, refusal, to_arrays, to_params
+from fedmtl.tasks.task import PARTS
 from fedmtl.trees import Params
 
 
 class Handler:
     """A node that holds some clients. `trusted`: it may be asked for sums over its clients instead of their replies."""
 
-    def __init__(self, host: Host, clients: Sequence[int], *, trusted: bool) -> None:
+    def __init__(self, host: Host | MixedHost, clients: Sequence[int], *, trusted: bool) -> None:
         self.host, self.clients, self.trusted = host, list(clients), trusted
         self.members = frozenset(self.clients)
 
@@ -40,7 +42,8 @@ class Handler:
 
     def _query(self, message: Message) -> Message:
         data = self.host.federation
-        columns = {"client": self.clients} | {p: data.sizes(p)[self.clients].tolist() for p in ("train", "val", "test")}
+        columns = {"client": self.clients, "group": data.group[self.clients].tolist()}
+        columns |= {part: data.sizes(part)[self.clients].tolist() for part in PARTS}
         tasks = [data.tasks[client] for client in self.clients]
         return answer(message, columns, {"tasks": tasks, "registered": data.clients, "trusted": self.trusted})
 

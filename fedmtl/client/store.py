@@ -24,12 +24,19 @@ class Store(Protocol):
     def load(self, clients: Sequence[int]) -> tuple[Params, list[bool]]:
         """(leaves [K, ...] of the K clients that have state, which of `clients` these are)."""
 
+    def branch(self, group: str) -> Store:
+        """The store of one group's clients, whose state has a shape of its own and whose ids start at 0 again."""
+
     def save(self, clients: Sequence[int], state: Params, round: int) -> None:
         """Replaces the state of `clients` by the leaves [len(clients), ...] that they have after `round`."""
 
 
 class MemoryStore:
     """In memory: one tensor a leaf for all clients, grown as clients first appear."""
+
+    def branch(self, group: str) -> Store:
+        """See Store."""
+        return MemoryStore()
 
     def __init__(self) -> None:
         self._leaves: Params = {}
@@ -80,6 +87,10 @@ class DirectoryStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+
+    def branch(self, group: str) -> Store:
+        """See Store."""
+        return DirectoryStore(self.directory / group)
 
     def _path(self, client: int) -> Path:
         return self.directory / f"client-{client:06d}.safetensors"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,43 +53,74 @@ class Head(ABC):
         """The module; input [B, features], output [B, outputs]."""
 
 
-class Net(nn.Module):
-    """head(trunk(x)). Its parameters are called `trunk.*` and `head.*`."""
+class Only(nn.Module):
+    """A module under a name of its own, so that the parameters of one group are told apart from another's."""
 
-    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+    def __init__(self, name: str, inner: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.head = head
+        self.add_module(name, inner)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, ...] to [B, outputs]."""
-        out: Tensor = self.head(self.trunk(x))
+        """What the module gives."""
+        out: Tensor = next(self.children())(x)
         return out
 
 
-def make_net(trunk: Trunk, head: Head, in_shape: tuple[int, ...], outputs: int, key: Keys) -> Net:
-    """The model for one signature, with initial weights that depend on `key` alone.
+class Net(nn.Module):
+    """head(trunk(adapter(x))). Its parameters are called `adapter.*`, `trunk.*` and `head.*`, in a group `head.<group>.*`."""
 
-    Raises ScenarioError (model.trunk) where the trunk cannot take the input or does not give [B, features].
+    def __init__(self, trunk: nn.Module, head: nn.Module, adapter: nn.Module | None = None, group: str = "") -> None:
+        super().__init__()
+        if adapter is not None:
+            self.adapter = Only(group, adapter) if group else adapter
+        self.trunk = trunk
+        self.head = Only(group, head) if group else head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] to [B, outputs]."""
+        for part in self.children():
+            x = part(x)
+        return x
+
+
+def make_net(trunk: Trunk, head: Head, in_shape: tuple[int, ...], outputs: int, key: Keys, *, adapter: int = 0, at: str = "",
+             group: str = "") -> Net:
+    """The model of one group, with initial weights that depend on `key` alone: equal trunks start equal.
+
+    adapter: the width of a private linear layer in front of the trunk, 0 for none. at: the trunk's layer after which the head
+    leaves, "" for the last. Raises ScenarioError where the parts do not fit each other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(key) & (2**63 - 1))
-        body = trunk.build(in_shape)
+        body = _until(trunk.build((adapter,) if adapter else in_shape), at)
         try:
             with torch.no_grad():
-                representation = body.eval()(torch.zeros(2, *in_shape))
+                representation = body.eval()(torch.zeros(2, *((adapter,) if adapter else in_shape)))
         except RuntimeError as error:
             raise ScenarioError("model.trunk", f"it cannot take inputs of shape {list(in_shape)}: {error}") from error
         if representation.dim() != 2:
             raise ScenarioError("model.trunk", f"its output must be [batch, features], not {list(representation.shape)}")
-        return Net(body.train(), head.build(representation.shape[1], outputs))
+        top = head.build(representation.shape[1], outputs)
+        front = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(in_shape), adapter), nn.ReLU()) if adapter else None
+        return Net(body.train(), top, front, group)
+
+
+def _until(trunk: nn.Module, at: str) -> nn.Module:
+    """The trunk up to and with its layer `at`; what a deep task adds is not part of a shallow one's model."""
+    if not at:
+        return trunk
+    names = [name for name, _ in trunk.named_children()] if isinstance(trunk, nn.Sequential) else []
+    if at not in names:
+        raise ScenarioError("tasks.group.at", f"the trunk has no layer '{at}'", allowed=names, got=at)
+    kept = OrderedDict(list(trunk.named_children())[: names.index(at) + 1])
+    return nn.Sequential(OrderedDict([*kept.items(), ("flat", nn.Flatten())]))
 
 
 @dataclass(frozen=True)
 class Layout:
     """The names of a model's parameters by role, and the selectors over them.
 
-    A selector is a role (`trunk`, `head`, `norm`, `all`, `none`), a sum of roles (`trunk+norm`), or a difference
+    A selector is a role (`adapter`, `trunk`, `head`, `norm`, `all`, `none`), a sum of roles (`trunk+norm`), or a difference
     (`all-norm`), read from left to right. Floating-point buffers (running statistics) count as parameters that no
     optimiser touches.
     """
@@ -111,6 +144,7 @@ class Layout:
     def roles(self) -> dict[str, frozenset[str]]:
         """Every role and its parameter names."""
         return {
+            "adapter": frozenset(n for n in self.names if n.startswith("adapter.")),
             "trunk": frozenset(n for n in self.names if n.startswith("trunk.")),
             "head": frozenset(n for n in self.names if n.startswith("head.")),
             "norm": self.norm, "all": frozenset(self.names), "none": frozenset(),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from fedmtl.models.base import Net
+from fedmtl.models.base import Net, Only
 from fedmtl.models.dropout import Dropout
 from fedmtl.trees import Params
 
@@ -48,7 +48,7 @@ def _dropout(prefix: str, module: Dropout) -> Layer:
 
 def layers_of(module: nn.Module, prefix: str) -> list[Layer] | None:
     """The module as stacked layers, or None where it holds a layer that has no stacked form here."""
-    if isinstance(module, nn.Sequential | Net):
+    if isinstance(module, nn.Sequential | Net | Only):
         nested = [layers_of(child, f"{prefix}.{name}".lstrip(".")) for name, child in module.named_children()]
         return None if None in nested else [layer for layers in nested if layers is not None for layer in layers]
     if type(module) is nn.Linear:

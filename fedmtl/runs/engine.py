@@ -16,7 +16,7 @@ from fedmtl.runs.results import RunDirectory
 from fedmtl.scenario import Scenario
 from fedmtl.server.messages import to_params
 from fedmtl.server.strategy import MethodStrategy, Round
-from fedmtl.tasks.objectives import Objective
+from fedmtl.tasks.objectives import Direction
 from fedmtl.trees import Params
 
 
@@ -48,8 +48,8 @@ def worst_tenth(values: np.ndarray, direction: str) -> float:
     return float((ordered[:count] if direction == "max" else ordered[-count:]).mean())
 
 
-def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objective: Objective, files: RunDirectory,
-               listen: Listener) -> Params:
+def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, metrics: Mapping[str, Direction], primary: str,
+               files: RunDirectory, listen: Listener) -> Params:
     """Every round of a scenario; returns the server's last state. See server.strategy for the errors."""
     arrays, config = strategy.initial_arrays(), ConfigRecord()
     roster = strategy.join(grid)
@@ -81,10 +81,10 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, objecti
         while recovered:
             files.journal("recovered", round=number, text=recovered.pop(0))
         with spans.span("recording"):
-            files.scores(now, objective.metrics, roster.tasks, roster.sizes)
+            files.scores(now, metrics, roster.tasks, roster.sizes)
         seconds = {"train": trained - start, "aggregate": aggregated - trained, "evaluate": end - aggregated,
                    "total": end - start}
-        line = line_of(now, objective, seconds["total"])
+        line = line_of(now, metrics[primary], primary, seconds["total"])
         files.journal("round", round=number, seconds=seconds, sampled=len(now.sampled), accepted=len(now.accepted),
                       bytes={"up": now.bytes_up, "down": now.bytes_down, "evaluate": now.bytes_evaluate},
                       rejected=_reasons(now.rejected), unscored=_reasons(now.unscored),
@@ -98,14 +98,13 @@ def _reasons(clients: Mapping[int, str]) -> list[dict[str, int | str]]:
     return [{"client": client, "reason": why} for client, why in sorted(clients.items())]
 
 
-def line_of(now: Round, objective: Objective, seconds: float) -> Line:
+def line_of(now: Round, direction: Direction, primary: str, seconds: float) -> Line:
     """A round in one line: the headline model's mean and worst tenth, on validation rows where there are any, else test."""
-    primary = next(iter(objective.metrics))
     values = next((now.scores[part, model, primary] for part in ("val", "test", "train") for model in ("adapted", "personal")
                    if (part, model, primary) in now.scores and not np.isnan(now.scores[part, model, primary]).all()), None)
     losses = np.array([now.loss[c] for c in sorted(now.loss)])
     losses = losses[np.isfinite(losses)]
     return Line(now.number, float(losses.mean()) if len(losses) else float("nan"),
                 float(np.nanmean(values)) if values is not None else float("nan"),
-                worst_tenth(values, objective.metrics[primary]) if values is not None else float("nan"),
+                worst_tenth(values, direction) if values is not None else float("nan"),
                 len(now.sampled), len(now.rejected), now.bytes_up, now.bytes_down, now.bytes_evaluate, seconds)

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedmtl.client.store import MemoryStore
 from fedmtl.runs.results import split_of
-from fedmtl.runtime.cohort import Host, federation_of
+from fedmtl.runtime.cohort import federation_of
+from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import load_scenario
 from fedmtl.server.messages import size_of
 
@@ -17,11 +18,11 @@ def preview(scenario: str | Path, overrides: Mapping[str, Any] | list[str]) -> t
     """(split.json's content, what a round moves: {"up", "down" in bytes, "clients", "parameters", "model"})."""
     chosen = load_scenario(scenario, overrides)
     federation = federation_of(chosen)
-    host = Host(chosen, federation, MemoryStore())
+    host = host_of(chosen, federation, MemoryStore())
     clients = max(1, round(chosen.server.participation * federation.clients))
     state = host.method.init(host.model, host.wire)
     shared = {name: leaf for name, leaf in host.model.items() if name in host.wire}
     costs = {"down": size_of(host.method.sends(state)) * clients, "up": size_of(shared) * clients, "clients": clients,
              "parameters": sum(leaf.numel() for leaf in shared.values()),
              "model": sum(leaf.numel() for leaf in host.model.values())}
-    return split_of(federation, next(iter(host.objective.metrics))), costs
+    return split_of(federation, host.primary), costs

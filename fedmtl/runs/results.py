@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -23,7 +24,7 @@ from fedmtl.errors import DiskError
 from fedmtl.scenario import Scenario
 from fedmtl.server.strategy import Round
 from fedmtl.tasks.federation import label_counts, mean_js_divergence
-from fedmtl.tasks.task import PARTS, Federation
+from fedmtl.tasks.task import PARTS, Federation, Mixed
 from fedmtl.trees import Params
 
 
@@ -35,14 +36,18 @@ def next_directory(root: Path, stem: str) -> Path:
     return path
 
 
-def split_of(federation: Federation, primary: str) -> dict[str, Any]:
+def split_of(federation: Federation | Mixed, primary: str) -> dict[str, Any]:
     """What split.json holds: classes, every client's task, counts and labels, the divergence, the metric that decides."""
-    counts = label_counts(federation) if federation.classes else None
+    members = federation.members if isinstance(federation, Mixed) else (federation,)
+    counts = [label_counts(member) if member.classes else None for member in members]
+    labels = [row for member, count in zip(members, counts, strict=True)
+              for row in ([None] * member.clients if count is None else count.tolist())]
     sizes = {part: federation.sizes(part).tolist() for part in PARTS}
-    clients = [{"client": c, "task": task, **{part: sizes[part][c] for part in PARTS},
-                "labels": None if counts is None else counts[c].tolist()} for c, task in enumerate(federation.tasks)]
-    return {"classes": list(federation.classes), "clients": clients, "primary": primary,
-            "jsd": None if counts is None else mean_js_divergence(counts)}
+    clients = [{"client": c, "task": task, **{part: sizes[part][c] for part in PARTS}, "labels": labels[c]}
+               for c, task in enumerate(federation.tasks)]
+    alone = counts[0] if len(members) == 1 else None
+    return {"classes": list(members[0].classes) if len(members) == 1 else [], "clients": clients, "primary": primary,
+            "jsd": None if alone is None else mean_js_divergence(alone)}
 
 
 def own_modules(table: Any) -> list[Path]:
@@ -65,7 +70,9 @@ class RunDirectory:
 
     path: Path
     _files: dict[str, IO[str]] = field(default_factory=dict)
-    _who: tuple[list[int], str, dict[str, str]] = field(default_factory=lambda: ([], "", {}))
+    _who: dict[tuple[str, str], tuple[list[int], str, str]] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
+    """Metrics that only some groups of clients have: the others stand in no line of theirs."""
 
     def __post_init__(self) -> None:
         if (self.path / "scenario.toml").exists():
@@ -76,7 +83,7 @@ class RunDirectory:
         except OSError as error:
             raise DiskError(f"{self.path} cannot be written: {error.strerror}") from error
 
-    def begin(self, scenario: Scenario, federation: Federation, primary: str) -> None:
+    def begin(self, scenario: Scenario, federation: Federation | Mixed, primary: str) -> None:
         """Writes the resolved scenario and the split."""
         self.write("scenario.toml", scenario.to_toml())
         for source in own_modules(scenario.resolved()):
@@ -128,15 +135,18 @@ class RunDirectory:
 
     def scores(self, now: Round, directions: Mapping[str, str], tasks: list[str], sizes: Mapping[str, Any]) -> None:
         """One line for every (part, model, metric) of a round."""
-        if self._who[0] != now.scored:
-            columns = {"client": now.scored, "task": [tasks[c] for c in now.scored]}
-            counts = {str(part): json.dumps(sizes[part][now.scored].tolist()) for part in PARTS}
-            self._who = now.scored, json.dumps(columns)[1:-1], counts
         for (part, model, metric), values in now.scores.items():
+            asked = metric in self.asked
+            place = np.flatnonzero(~np.isnan(values)) if asked else np.arange(len(values))
+            clients = [now.scored[i] for i in place] if asked else now.scored
+            key = (metric if asked else "", part)
+            if self._who.get(key, ([], "", ""))[0] != clients:
+                columns = {"client": clients, "task": [tasks[c] for c in clients]}
+                self._who[key] = clients, json.dumps(columns)[1:-1], json.dumps(sizes[part][clients].tolist())
             head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,
                                "direction": directions[metric]})[1:-1]
-            value = json.dumps([None if math.isnan(v) else v for v in values.tolist()])
-            self._append("metrics", f'{{{head}, {self._who[1]}, "value": {value}, "n": {self._who[2][part]}}}')
+            value = json.dumps([None if math.isnan(v) else v for v in values[place].tolist()])
+            self._append("metrics", f'{{{head}, {self._who[key][1]}, "value": {value}, "n": {self._who[key][2]}}}')
 
     def finish(self, scenario: Scenario, state: Params, primary: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the last checkpoint and summary.json; returns the summary."""

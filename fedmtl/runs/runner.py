@@ -25,10 +25,11 @@ from fedmtl.runs.results import RunDirectory, next_directory
 from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
 from fedmtl.runtime.cohort import Host, device_of, federation_of
+from fedmtl.runtime.mixed import host_of
 from fedmtl.runtime.tap import tapped
 from fedmtl.scenario import Overrides, Scenario, load_scenario, override
 from fedmtl.server.strategy import MethodStrategy
-from fedmtl.tasks.task import PARTS, Federation
+from fedmtl.tasks.task import PARTS, Federation, Mixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class RunResult:
         return load_metrics(self.path)
 
 
-def resolve(scenario: Scenario, federation: Federation) -> Scenario:
+def resolve(scenario: Scenario, federation: Federation | Mixed) -> Scenario:
     """The scenario with every "auto" of where and how it runs settled, so that it can be repeated."""
     kind, workers = choose(scenario, federation)
     if kind == "ray" and find_spec("ray") is None:
@@ -66,7 +67,8 @@ def resolve(scenario: Scenario, federation: Federation) -> Scenario:
     scope = scenario.evaluation.clients
     if scope == "auto":
         scope = "all" if federation.clients <= 1000 else "sampled"
-    width = Host(scenario, federation, MemoryStore()).width
+    host = host_of(scenario, federation, MemoryStore())
+    width = host.width if isinstance(host, Host) else "auto"
     settled = {"kind": kind, "workers": workers, "device": device_of(scenario).type, "cohort": width}
     return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update=settled),
                                        "evaluation": scenario.evaluation.model_copy(update={"clients": scope})})
@@ -114,7 +116,7 @@ def stem_of(scenario: Scenario) -> str:
     return f"{scenario.name}-{scenario.algorithm.name}-seed{scenario.seed}".replace("/", "-").replace(":", "-")
 
 
-def open_grid(scenario: Scenario, federation: Federation, private: Path, *, verbose: bool = False) -> Any:
+def open_grid(scenario: Scenario, federation: Federation | Mixed, private: Path, *, verbose: bool = False) -> Any:
     """The grid of a resolved scenario that runs inline or on Ray; there, private state is kept in `private` while it runs."""
     if scenario.runtime.kind == "ray":
         from fedmtl.runtime.ray_grid import RayGrid
@@ -125,17 +127,18 @@ def open_grid(scenario: Scenario, federation: Federation, private: Path, *, verb
     return InlineGrid(scenario, federation)
 
 
-def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDirectory, begin: float, *,
+def conduct(scenario: Scenario, federation: Federation | Mixed, grid: Grid, files: RunDirectory, begin: float, *,
             quiet: bool, report: bool = True) -> RunResult:
     """Runs every round of a resolved scenario over any Grid, and writes the run directory and its report.
 
     begin: time.perf_counter() at which the run's clock started.
     """
-    grid, plan = tapped(grid), Host(scenario, federation, MemoryStore())
+    grid, plan = tapped(grid), host_of(scenario, federation, MemoryStore())
     model = {name: leaf.cpu() for name, leaf in plan.model.items()}
-    strategy = MethodStrategy(scenario, model, plan.wire, plan.objective.metrics)
-    primary = next(iter(plan.objective.metrics))
+    strategy = MethodStrategy(scenario, model, plan.wire, plan.metrics, plan.names)
+    primary = plan.primary
     files.begin(scenario, federation, primary)
+    files.asked = plan.partial
     spent: list[Line] = []
     title = (f"{scenario.name}: {scenario.algorithm.name}, {federation.clients} clients, {scenario.rounds} rounds, "
              f"{scenario.runtime.kind} x {scenario.runtime.workers}, cohorts of {scenario.runtime.cohort}")
@@ -147,7 +150,7 @@ def conduct(scenario: Scenario, federation: Federation, grid: Grid, files: RunDi
             spent.append(line)
             console(line)
 
-        state = run_rounds(scenario, grid, strategy, plan.objective, files, listen)
+        state = run_rounds(scenario, grid, strategy, plan.metrics, plan.primary, files, listen)
     seconds = {"startup": started, "total": time.perf_counter() - begin,
                "round_median": float(np.median([line.seconds for line in spent]))}
     files.journal("end", seconds=seconds)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fedmtl.client.store import MemoryStore
 from fedmtl.runtime.cohort import Host
+from fedmtl.runtime.mixed import MixedHost, host_of
 from fedmtl.scenario import Scenario
-from fedmtl.tasks.task import Federation
+from fedmtl.tasks.task import Federation, Mixed
 
 RAY_START, RAY_ROUND = 6.0, 0.006
 """Seconds that Ray costs before the first round, and in every round (measured on 2 cores)."""
@@ -40,15 +41,18 @@ def row_cost(host: Host) -> int:
     return total
 
 
-def round_seconds(scenario: Scenario, federation: Federation) -> float:
+def round_seconds(scenario: Scenario, federation: Federation | Mixed) -> float:
     """About how long one process computes on one round."""
-    host = Host(scenario, federation, MemoryStore())
-    passes = 3 * scenario.training.epochs * scenario.server.participation * federation.sizes("train").sum()
-    scored = federation.sizes("val").sum() + federation.sizes("test").sum()
-    return float(row_cost(host) * (passes + scored) / RATE)
+    whole = host_of(scenario, federation, MemoryStore())
+    seconds = 0.0
+    for host in whole.hosts if isinstance(whole, MixedHost) else [whole]:
+        passes = 3 * scenario.training.epochs * scenario.server.participation * host.sizes.sum()
+        scored = host.federation.sizes("val").sum() + host.federation.sizes("test").sum()
+        seconds += float(row_cost(host) * (passes + scored) / RATE)
+    return seconds
 
 
-def choose(scenario: Scenario, federation: Federation) -> tuple[Literal["ray", "inline", "flower"], int]:
+def choose(scenario: Scenario, federation: Federation | Mixed) -> tuple[Literal["ray", "inline", "flower"], int]:
     """(kind, workers) for a scenario that may leave them open."""
     kind, workers = scenario.runtime.kind, scenario.runtime.workers or min(cores(), scenario.runtime.shards)
     if kind != "auto":

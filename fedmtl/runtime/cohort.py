@@ -24,7 +24,7 @@ from fedmtl.scenario import Scenario
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.screen import finite
 from fedmtl.tasks.federation import make_federation
-from fedmtl.tasks.task import PARTS, Federation, PartName, Samples
+from fedmtl.tasks.task import PARTS, Federation, Mixed, PartName, Samples
 from fedmtl.trees import Params
 
 Numbers = npt.NDArray[np.float64]
@@ -36,10 +36,18 @@ CACHE_BYTES = 2**27
 """The rows that may be kept gathered for evaluation, in bytes."""
 
 
-def federation_of(scenario: Scenario, only: Sequence[int] | None = None) -> Federation:
+def federation_of(scenario: Scenario, only: Sequence[int] | None = None) -> Federation | Mixed:
     """The data of a scenario's clients, or of some of them only."""
-    return make_federation(scenario.source, scenario.splits, scenario.transforms, clients=scenario.tasks.clients,
-                           val=scenario.tasks.val, test=scenario.tasks.test, seed=scenario.seed, only=only)
+    made, first = [], 0
+    for number, group in enumerate(scenario.groups):
+        seed = scenario.seed if number == 0 else int(keys.stream(scenario.seed, f"group {group.name}") >> np.uint64(1))
+        mine = None if only is None else [client - first for client in only if 0 <= client - first < group.clients]
+        if mine == [] and group.name:
+            mine = [0]  # none of this group is wanted; one client's rows are kept, for the shapes
+        made.append(make_federation(group.source, group.splits, group.transforms, clients=group.clients, val=group.val,
+                                    test=group.test, seed=seed, only=mine))
+        first += made[-1].clients
+    return made[0] if len(made) == 1 else Mixed(tuple(group.name for group in scenario.groups), tuple(made))
 
 
 def device_of(scenario: Scenario) -> torch.device:
@@ -82,17 +90,23 @@ class _Index:
 
 
 class Host:
-    """The clients that live in one process: their data, their private state, the model and the method."""
+    """The clients of one group that live in one process: their data, their private state, the model and the method.
 
-    def __init__(self, scenario: Scenario, federation: Federation, store: Store) -> None:
-        self.scenario, self.federation, self.store = scenario, federation, store
+    group: its number in the scenario; first: the id of its first client in the whole federation. Everywhere else in here a
+    client goes by its number in the group.
+    """
+
+    def __init__(self, scenario: Scenario, federation: Federation, store: Store, group: int = 0, first: int = 0) -> None:
+        self.scenario, self.federation, self.store, self.first = scenario, federation, store, first
         self.method = scenario.method
         self.device = device_of(scenario)
         self.dtype = getattr(torch, scenario.training.dtype)
-        self.objective = scenario.objective(federation.classes)
-        sample = Samples(federation.x[:1], federation.y[:1], federation.classes)
-        net = make_net(scenario.trunk, scenario.head, tuple(federation.x.shape[1:]), self.objective.outputs(sample),
-                       keys.stream(scenario.seed, "model"))
+        self.objective = scenario.objective(group, federation.classes)
+        self.metrics = dict(self.objective.metrics)
+        self.primary = next(iter(self.metrics))
+        sample, chosen = Samples(federation.x[:1], federation.y[:1], federation.classes), scenario.groups[group]
+        net = make_net(scenario.trunk, chosen.head, tuple(federation.x.shape[1:]), self.objective.outputs(sample),
+                       keys.stream(scenario.seed, "model"), adapter=scenario.model.adapter, at=chosen.at, group=chosen.name)
         net = net.to(self.device, self.dtype)
         self.signature = Signature(Forward(net), Layout.of(net), self.objective)
         self.model = state_of(net)
@@ -126,6 +140,14 @@ class Host:
             return False
         return True
 
+    partial: frozenset[str] = frozenset()
+    """Metrics that only some groups have: here, none."""
+
+    @property
+    def names(self) -> list[frozenset[str]]:
+        """The parameter names of each group: here, of one."""
+        return [frozenset(self.model)]
+
     @cached_property
     def x(self) -> Tensor:
         """The pool of inputs, on the device."""
@@ -158,7 +180,7 @@ class Host:
     def client(self, slots: Sequence[int], round: int, purpose: str) -> Client:
         """The cohort that a method sees."""
         return Client(self.signature, self.x, self.y, self._index(tuple(slots)).train,
-                      keys.stream(self.scenario.seed, purpose, round, np.asarray(slots)), self.scenario.optimizer,
+                      keys.stream(self.scenario.seed, purpose, round, np.asarray(slots) + self.first), self.scenario.optimizer,
                       self.scenario.training.batch_size, self.scenario.training.epochs, round)
 
     def _index(self, slots: tuple[int, ...]) -> _Index:
@@ -192,8 +214,10 @@ class Host:
         return trees.unflatten({name: leaf.to(self.device) for name, leaf in state.items()})
 
     def received(self, params: Params, slots: Sequence[int]) -> Params:
-        """What every client of a cohort received, with a client axis."""
-        return trees.expand({name: leaf.to(self.device) for name, leaf in params.items()}, len(slots))
+        """What every client of a cohort received, with a client axis: of all that was sent, what its model uses."""
+        mine = self.signature.layout.names
+        used = {name: leaf.to(self.device) for name, leaf in params.items() if name.rsplit("/", 1)[-1] in mine}
+        return trees.expand(used, len(slots))
 
     def train(self, round: int, clients: Sequence[int], params: Params, weights: Numbers | None = None) -> Trained:
         """One round of `clients`; with `weights` [len(clients)] replies are sums over shards, else rows."""

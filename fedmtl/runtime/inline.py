@@ -8,18 +8,18 @@ from flwr.app import Message
 
 from fedmtl.client.handler import Handler
 from fedmtl.client.store import MemoryStore
-from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.grid import OwnGrid
+from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario
-from fedmtl.tasks.task import Federation
+from fedmtl.tasks.task import Federation, Mixed
 
 
 class InlineGrid(OwnGrid):
     """One node that holds every client."""
 
-    def __init__(self, scenario: Scenario, federation: Federation) -> None:
+    def __init__(self, scenario: Scenario, federation: Federation | Mixed) -> None:
         super().__init__()
-        self.handler = Handler(Host(scenario, federation, MemoryStore()), range(federation.clients), trusted=True)
+        self.handler = Handler(host_of(scenario, federation, MemoryStore()), range(federation.clients), trusted=True)
 
     def get_node_ids(self) -> Iterable[int]:
         """The one node."""

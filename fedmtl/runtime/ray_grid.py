@@ -21,12 +21,12 @@ from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
 from fedmtl.errors import FedmtlError
 from fedmtl.profiling import spans
-from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.grid import OwnGrid
+from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario, from_toml
 from fedmtl.server.messages import ARRAYS, empty_run, refusal
 from fedmtl.server.reduce import deal
-from fedmtl.tasks.task import Federation
+from fedmtl.tasks.task import Federation, Mixed
 
 PATIENCE = 3
 """Workers that one message may cost before it, and not bad luck, is held to blame."""
@@ -35,20 +35,20 @@ PATIENCE = 3
 class Worker:
     """One process: a home for the clients of some shards, and for those of workers that died."""
 
-    def __init__(self, scenario: str, folder: str | None, federation: Federation, private: str, profile: bool) -> None:
+    def __init__(self, scenario: str, folder: str | None, federation: Federation | Mixed, private: str, profile: bool) -> None:
         torch.set_num_threads(1)
         spans.on = profile
         empty_run()
         self.scenario = from_toml(scenario, Path(folder) if folder else None)
         self.federation, self.private = federation, Path(private)
-        self.shard = deal(federation.sizes("train"), self.scenario.runtime.shards)
+        self.shard = deal(federation.sizes("train"), self.scenario.runtime.shards, federation.group) % self.scenario.runtime.shards
         self.homes: dict[int, Handler] = {}
 
     def settle(self, node: int, shards: list[int], before: int | None = None) -> None:
         """Makes this process the home of a node's clients, with the private state they had before a round."""
         clients = np.flatnonzero(np.isin(self.shard, shards)).tolist()
         store = DurableStore(self.private / f"node-{node:03d}", before=before)
-        self.homes[node] = Handler(Host(self.scenario, self.federation, store), clients, trusted=True)
+        self.homes[node] = Handler(host_of(self.scenario, self.federation, store), clients, trusted=True)
 
     def handle(self, message: Message, arrays: Any) -> tuple[Message, dict[str, float]]:
         """The reply to a message whose parameters came through Ray's object store, and what took how long (profiling)."""
@@ -74,7 +74,7 @@ class RayGrid(OwnGrid):
     a worker dies, another one takes its clients over and the round goes on.
     """
 
-    def __init__(self, scenario: Scenario, federation: Federation, private: Path, *, verbose: bool = False) -> None:
+    def __init__(self, scenario: Scenario, federation: Federation | Mixed, private: Path, *, verbose: bool = False) -> None:
         super().__init__()
         self.started = not ray.is_initialized()
         if self.started:

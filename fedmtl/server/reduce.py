@@ -17,8 +17,16 @@ from torch import Tensor
 from fedmtl.trees import Params, flat
 
 
-def deal(sizes: npt.NDArray[np.int64], shards: int) -> npt.NDArray[np.int64]:
-    """[clients] the shard of each client: by falling size, back and forth over the shards, so that they are even."""
+def deal(sizes: npt.NDArray[np.int64], shards: int, group: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """[clients] the shard of each client: by falling size, back and forth over the shards, so that they are even.
+
+    group: [clients]; group g has shards g * shards to (g + 1) * shards - 1 to itself.
+    """
+    if group is not None and group.any():
+        out = np.empty(len(sizes), np.int64)
+        for g in np.unique(group):
+            out[group == g] = g * shards + deal(sizes[group == g], shards)
+        return out
     order = np.lexsort((np.arange(len(sizes)), -sizes))
     turn = np.arange(len(sizes)) % (2 * shards)
     shard = np.empty(len(sizes), np.int64)

@@ -17,10 +17,11 @@ from fedmtl.server.messages import about, column, request
 
 @dataclass
 class Roster:
-    """The clients of a federation. sizes: part to [clients] rows; trusted: nodes that may reply with sums over shards."""
+    """The clients of a federation. group: [clients]; sizes: part to [clients] rows; trusted: nodes may reply with sums of shards."""
 
     node_of: dict[int, int] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
+    group: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     sizes: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     trusted: bool = True
 
@@ -76,6 +77,9 @@ class Roster:
         for part in ("train", "val", "test"):
             values = self.sizes.setdefault(part, np.zeros(registered, np.int64))
             values[clients] = column(reply, part)
+        if not len(self.group):
+            self.group = np.zeros(registered, np.int64)
+        self.group[clients] = column(reply, "group")
         for client, task in zip(clients, told["tasks"], strict=True):
             self.tasks[client] = task
         return registered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,25 +44,28 @@ class Round:
 class _Accepted:
     """The accepted replies of one round, as a method sees them (algorithms.base.Replies)."""
 
-    def __init__(self, sums: ShardSums, weight: float, like: Params) -> None:
+    def __init__(self, sums: ShardSums, weight: dict[str, float], like: Params) -> None:
         self.sums, self.weight, self.like = sums, weight, like
 
     def mean(self) -> Params:
-        """The weighted mean, in the parameters' own dtype."""
-        return {name: (leaf / self.weight).to(self.like[name].dtype) for name, leaf in self.sums.total().items()}
+        """The weighted mean of each parameter over the clients that have it, in its own dtype."""
+        return {name: (leaf / self.weight[name]).to(self.like[name].dtype) for name, leaf in self.sums.total().items()}
 
 
 class MethodStrategy(Strategy):
     """Runs one method of `scenario` from the initial model; `rounds` keeps what happened, round by round.
 
-    metrics: the scores that clients report; anything else in their replies is refused.
+    model: the parameters of all groups of clients. metrics: the scores that clients report; anything else in their replies is
+    refused. groups: the names of each group's parameters; one group that has all is the usual case.
     """
 
     def __init__(self, scenario: Scenario, model: Params, wire: frozenset[str],
-                 metrics: Collection[str] = ("accuracy", "mse", "rmse", "loss")) -> None:
+                 metrics: Collection[str] = ("accuracy", "mse", "rmse", "loss"),
+                 groups: Sequence[Collection[str]] = ()) -> None:
         self.scenario, self.method, self.like = scenario, scenario.method, model
         self.initial = self.method.init(model, wire)
         self.wire, self.metrics = wire, metrics
+        self.groups = [frozenset(names) for names in groups or [model]]
         self.roster: Roster | None = None
         self.rounds: dict[int, Round] = {}
         self._made: tuple[ArrayRecord, Params] | None = None
@@ -79,7 +82,7 @@ class MethodStrategy(Strategy):
         """The clients, asked for once."""
         if self.roster is None:
             self.roster = Roster.discover(grid, self.scenario.runtime.timeout)
-            self.shard = deal(self.roster.sizes["train"], self.scenario.runtime.shards)
+            self.shard = deal(self.roster.sizes["train"], self.scenario.runtime.shards, self.roster.group)
             self.standing = Standing(self.roster.sizes["train"], np.full(self.roster.clients, np.nan))
         return self.roster
 
@@ -124,7 +127,7 @@ class MethodStrategy(Strategy):
         roster, now = self.join(grid), self.round(server_round)
         now.sampled = self.pick(server_round)
         self._before = self._state(arrays)
-        now.bytes_down = size_of(self.method.sends(self._before)) * len(now.sampled)
+        now.bytes_down = self._bytes(self.method.sends(self._before), now.sampled)
         return self._requests(MessageType.TRAIN, server_round, now.sampled, arrays, roster.trusted)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -133,7 +136,7 @@ class MethodStrategy(Strategy):
         Raises TooManyFailures past server.max-failures, PrivacyError where a method tried to leak.
         """
         now = self.round(server_round)
-        sums = ShardSums(self.scenario.runtime.shards)
+        sums = ShardSums(self.scenario.runtime.shards * len(self.groups))
         rows: dict[int, Params] = {}
         leaks: list[str] = []
         by_node = self._roster.by_node(now.sampled)
@@ -146,9 +149,10 @@ class MethodStrategy(Strategy):
                 leaks += [str(error)] if asked and reply.has_error() and reply.error.code == LEAKED else []
         for clients in by_node.values():
             now.rejected |= dict.fromkeys(clients, "no reply in time")
-        for client, reason in odd_ones_out(rows).items():
-            now.rejected[client] = reason
-            del rows[client], now.loss[client]
+        for group in range(len(self.groups)):
+            for client, reason in odd_ones_out({c: row for c, row in rows.items() if self._roster.group[c] == group}).items():
+                now.rejected[client] = reason
+                del rows[client], now.loss[client]
         now.accepted = order_of(self._roster.sizes["train"], [*now.accepted, *rows])
         if leaks and not now.accepted:  # it is the method, not one client that says so
             raise PrivacyError(leaks[0])
@@ -160,11 +164,24 @@ class MethodStrategy(Strategy):
         if not now.accepted:
             return None, None
         sample = {name: self.like[name.rsplit("/", 1)[-1]] for name in sums.sums}
-        now.bytes_up = size_of(sample) * len(now.accepted)
-        state = self.method.server(self._before, _Accepted(sums, float(self.weights(sorted(now.accepted)).sum()), sample))
+        now.bytes_up = self._bytes(sample, now.accepted)
+        state = self.method.server(self._before, _Accepted(sums, self._mass(sample, sorted(now.accepted)), sample))
         self._made = to_arrays(state), state
         metrics = MetricRecord({"client": sorted(now.accepted), "loss": [now.loss[c] for c in sorted(now.accepted)]})
         return self._made[0], metrics
+
+    def _users(self, name: str, clients: list[int]) -> list[int]:
+        """Those of `clients` whose model has a parameter."""
+        having = [name.rsplit("/", 1)[-1] in names for names in self.groups]
+        return clients if all(having) else [client for client in clients if having[self._roster.group[client]]]
+
+    def _mass(self, params: Params, clients: list[int]) -> dict[str, float]:
+        """The weight of all clients that have each parameter."""
+        return {name: float(self.weights(self._users(name, clients)).sum()) for name in params}
+
+    def _bytes(self, params: Params, clients: list[int]) -> int:
+        """What it takes to move to or from each client those of `params` that it has."""
+        return sum(size_of({name: leaf}) * len(self._users(name, clients)) for name, leaf in params.items())
 
     def _admit(self, answer: Answer, asked: list[int], now: Round, sums: ShardSums, rows: dict[int, Params]) -> None:
         """Takes from an answer what stands up to the screen. Raises RejectedError where nothing in it does."""
@@ -175,7 +192,8 @@ class MethodStrategy(Strategy):
             now.loss |= loss
             now.rejected |= answer.failed
             return
-        wanted = {name: leaf for name, leaf in self.like.items() if name in self.wire}
+        own = self.groups[self._roster.group[asked[0]]] if asked else frozenset[str]()
+        wanted = {name: leaf for name, leaf in self.like.items() if name in self.wire & own}
         problem = screen.check_reply(answer.arrays, wanted, len(answer.clients))
         if problem:
             raise RejectedError(problem)
@@ -205,7 +223,7 @@ class MethodStrategy(Strategy):
         roster = self.join(grid)
         scope = self.scenario.evaluation.clients
         now.scored = now.sampled if scope == "sampled" else list(range(roster.clients))
-        now.bytes_evaluate = size_of(self.method.sends(self._state(arrays))) * len(now.scored)
+        now.bytes_evaluate = self._bytes(self.method.sends(self._state(arrays)), now.scored)
         return self._requests(MessageType.EVALUATE, server_round, now.scored, arrays, False)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

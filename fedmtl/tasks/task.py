@@ -103,6 +103,11 @@ class Federation:
     def clients(self) -> int:
         return len(self.bounds)
 
+    @property
+    def group(self) -> Rows:
+        """[clients] the group of each client: all are of one."""
+        return np.zeros(self.clients, np.int64)
+
     def part(self, client: int, part: PartName) -> Rows:
         """The row numbers of one part of one client."""
         first = PARTS.index(part)
@@ -112,3 +117,37 @@ class Federation:
         """[clients] how many samples each client has in `part`."""
         first = PARTS.index(part)
         return self.bounds[:, first + 1] - self.bounds[:, first]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A federation of several kinds of tasks: groups of clients, one after the other, each with a Federation of its own."""
+
+    names: tuple[str, ...]
+    members: tuple[Federation, ...]
+
+    @property
+    def clients(self) -> int:
+        return sum(member.clients for member in self.members)
+
+    @property
+    def group(self) -> Rows:
+        """[clients] the group of each client."""
+        return np.repeat(np.arange(len(self.members)), [member.clients for member in self.members])
+
+    @property
+    def first(self) -> Rows:
+        """[groups] the id of each group's first client."""
+        return np.cumsum([0, *(member.clients for member in self.members[:-1])])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for member in self.members for task in member.tasks)
+
+    @property
+    def truth(self) -> Mapping[str, Array]:
+        return {name: value for member in self.members for name, value in member.truth.items()}
+
+    def sizes(self, part: PartName) -> Rows:
+        """[clients] how many samples each client has in `part`."""
+        return np.concatenate([member.sizes(part) for member in self.members])

@@ -151,7 +151,7 @@ class CountsWeight(Fedavg):
     """A server that reads the sum of the weights."""
 
     def server(self, state: Params, replies: Replies) -> Params:
-        return {name: leaf * (1 + 1e-3 * replies.weight) for name, leaf in replies.mean().items()}
+        return {name: leaf * (1 + 1e-3 * replies.weight[name]) for name, leaf in replies.mean().items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class Unnormalised(Fedavg):
     """Counts the clients of a round."""
 
     def server(self, state: Params, replies: Replies) -> Params:
-        n = replies.weight
+        n = next(iter(replies.weight.values()))
         return {name: state[name] + (leaf - state[name]) * n / (n + 5) for name, leaf in replies.mean().items()}
 
 

@@ -12,7 +12,6 @@ from fedmtl.runs.console import RoundLines
 from fedmtl.runs.engine import Line, line_of, worst_tenth
 from fedmtl.runs.truth import subspace_sine, truth_scores
 from fedmtl.server.strategy import Round
-from fedmtl.tasks.objectives.basic import Classification, Regression
 
 
 @pytest.mark.parametrize(("values", "direction", "wanted"), [
@@ -27,23 +26,23 @@ def test_a_line_prefers_validation_and_the_adapted_model():
     for place, value in ((("test", "personal", "accuracy"), 0.1), (("val", "personal", "accuracy"), 0.2),
                          (("val", "global", "accuracy"), 0.3)):
         now.scores[place] = np.array([value, value])
-    line = line_of(now, Classification(), 1.5)
+    line = line_of(now, "max", "accuracy", 1.5)
     assert (line.round, line.loss, line.score, line.seconds) == (3, 1.5, 0.2, 1.5)
     assert (line.sampled, line.failed, line.bytes_up) == (3, 1, 5)
     now.scores["val", "adapted", "accuracy"] = np.array([0.4, np.nan])
-    assert line_of(now, Classification(), 1.0).score == 0.4
+    assert line_of(now, "max", "accuracy", 1.0).score == 0.4
     now.scores["val", "adapted", "accuracy"] = np.array([np.nan, np.nan])
-    assert line_of(now, Classification(), 1.0).score == 0.2
+    assert line_of(now, "max", "accuracy", 1.0).score == 0.2
 
 
 def test_a_line_without_scores_or_losses_is_undefined_and_not_an_error():
-    line = line_of(Round(1), Regression(), 1.0)
+    line = line_of(Round(1), "min", "mse", 1.0)
     assert math.isnan(line.loss)
     assert math.isnan(line.score)
 
 
 def test_one_client_with_an_undefined_loss_does_not_hide_the_others():
-    assert line_of(Round(1, loss={0: math.nan, 1: 2.0, 2: math.inf}), Regression(), 1.0).loss == 2.0
+    assert line_of(Round(1, loss={0: math.nan, 1: 2.0, 2: math.inf}), "min", "mse", 1.0).loss == 2.0
 
 
 def test_plain_lines_without_a_terminal(capsys):

@@ -316,7 +316,7 @@ def test_a_whole_run_with_a_bad_client_is_told_in_the_journal(setting, tmp_path)
     federation = federation_of(bench.scenario)
     with RunDirectory(tmp_path / "run") as files:
         files.begin(bench.scenario, federation, "accuracy")
-        state = run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.objective, files, lambda line: None)
+        state = run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.metrics, "accuracy", files, lambda line: None)
     assert all(leaf.isfinite().all() for leaf in state.values())
     rounds = [event for event in load_journal(tmp_path / "run") if event["event"] == "round"]
     assert len(rounds) == 3
@@ -332,7 +332,7 @@ def test_a_run_that_stops_says_so_in_the_journal(setting, tmp_path):
     bench.grid.change = lambda reply, client: refuse(reply, f"tired {client}") if client < 4 else [reply]
     with pytest.raises(TooManyFailures), RunDirectory(tmp_path / "run") as files:  # noqa: PT012
         files.begin(bench.scenario, federation_of(bench.scenario), "accuracy")
-        run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.objective, files, lambda line: None)
+        run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.metrics, "accuracy", files, lambda line: None)
     stopped, failed = load_journal(tmp_path / "run")[-2:]
     assert stopped["event"] == "stopped"
     assert stopped["rejected"] == [{"client": c, "reason": f"tired {c}"} for c in range(4)]
@@ -378,7 +378,6 @@ class Shy(Fedper):
         return params
 
 
-@pytest.mark.xfail(strict=True, raises=ArithmeticError, reason="Host.evaluate lets it through: the run stops")
 def test_a_method_that_raises_in_an_evaluation_costs_that_clients_scores_alone(tmp_path):
     words = {"algorithm.name": f"{__name__}:Shy", "rounds": 1, "runtime.kind": "inline", "tasks.clients": 7}
     result = run("quickstart", words, out=tmp_path / "run", report=False)

@@ -1,0 +1,104 @@
+"""The clients of several groups in one process: unlike inputs, heads and objectives around one trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedmtl.client.store import Store
+from fedmtl.errors import ScenarioError
+from fedmtl.runtime.cohort import Host, Numbers, Scores, Trained
+from fedmtl.scenario import Scenario
+from fedmtl.server.reduce import deal
+from fedmtl.tasks.objectives import Direction
+from fedmtl.tasks.task import Federation, Mixed
+from fedmtl.trees import Params
+
+
+class MixedHost:
+    """A Host for each group, asked together; see runtime.cohort.Host. Clients go by their ids in the whole federation."""
+
+    def __init__(self, scenario: Scenario, federation: Mixed, store: Store) -> None:
+        self.scenario, self.federation, self.method = scenario, federation, scenario.method
+        self.hosts = [Host(scenario, member, store.branch(name), group, int(first)) for group, (name, member, first) in
+                      enumerate(zip(federation.names, federation.members, federation.first, strict=True))]
+        self.sizes = federation.sizes("train")
+        self.shard = deal(self.sizes, scenario.runtime.shards, federation.group)
+        self.model = self._model()
+        self.wire = frozenset[str]().union(*(host.wire for host in self.hosts))
+        self.primary = self.hosts[0].primary if len({host.primary for host in self.hosts}) == 1 else "loss"
+
+    def _model(self) -> Params:
+        """Every group's parameters; those that several groups use are the same ones."""
+        model: Params = {}
+        for name, host in zip(self.federation.names, self.hosts, strict=True):
+            for key, leaf in host.model.items():
+                if key in model and model[key].shape != leaf.shape:
+                    raise ScenarioError("model.adapter", f"group '{name}' needs {key} of shape {list(leaf.shape)}, another group "
+                                        f"{list(model[key].shape)}: put an adapter in front of the trunk, for example adapter = 64")
+                model.setdefault(key, leaf)
+        return model
+
+    @property
+    def metrics(self) -> dict[str, Direction]:
+        """Every group's metrics and their directions."""
+        return {name: way for host in self.hosts for name, way in host.metrics.items()}
+
+    @property
+    def partial(self) -> frozenset[str]:
+        """Metrics that only some groups have."""
+        return frozenset(name for name in self.metrics if any(name not in host.metrics for host in self.hosts))
+
+    @property
+    def names(self) -> list[frozenset[str]]:
+        """The parameter names of each group."""
+        return [frozenset(host.model) for host in self.hosts]
+
+    def _split(self, clients: Sequence[int]) -> list[tuple[Host, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """(host, its clients' places in `clients`, their numbers in the group) of each group that has any of them."""
+        ids = np.asarray(clients, dtype=np.int64)
+        group, first = self.federation.group[ids], self.federation.first
+        found = [(host, np.flatnonzero(group == g), ids[group == g] - first[g]) for g, host in enumerate(self.hosts)]
+        return [part for part in found if len(part[1])]
+
+    def train(self, round: int, clients: Sequence[int], params: Params, weights: Numbers | None = None) -> Trained:
+        """See Host.train. Rows can be had of one group at a time, as unlike models do not stack."""
+        parts = self._split(clients)
+        if weights is None and len(parts) > 1:
+            raise ValueError("clients of several groups can be summed, but not stacked")
+        out, sums = Trained(), list[tuple[list[int], Params]]()
+        for host, places, numbers in parts:
+            got = host.train(round, numbers.tolist(), params, None if weights is None else weights[places])
+            out.clients += [client + host.first for client in got.clients]
+            out.loss += got.loss
+            out.failed |= {client + host.first: why for client, why in got.failed.items()}
+            out.rows |= got.rows
+            offset = self.hosts.index(host) * self.scenario.runtime.shards
+            sums.append(([shard + offset for shard in got.shards], got.sums))
+        out.shards = sorted(shard for shards, _ in sums for shard in shards)
+        place = {shard: i for i, shard in enumerate(out.shards)}
+        for shards, leaves in sums:
+            where = torch.tensor([place[shard] for shard in shards], dtype=torch.int64)
+            for name, leaf in leaves.items():
+                whole = out.sums.setdefault(name, torch.zeros(len(place), *leaf.shape[1:], dtype=leaf.dtype))
+                whole.index_copy_(0, where, leaf)
+        return out
+
+    def evaluate(self, round: int, clients: Sequence[int], params: Params) -> tuple[Scores, dict[int, str]]:
+        """See Host.evaluate; a metric that is not a client's own is NaN."""
+        scores: Scores = {}
+        failed: dict[int, str] = {}
+        for host, places, numbers in self._split(clients):
+            found, broken = host.evaluate(round, numbers.tolist(), params)
+            failed |= {client + host.first: why for client, why in broken.items()}
+            for key, values in found.items():
+                scores.setdefault(key, np.full(len(clients), np.nan))[places] = values
+        return scores, failed
+
+
+def host_of(scenario: Scenario, federation: Federation | Mixed, store: Store) -> Host | MixedHost:
+    """The host of a federation of one kind of task, or of several."""
+    return MixedHost(scenario, federation, store) if isinstance(federation, Mixed) else Host(scenario, federation, store)
