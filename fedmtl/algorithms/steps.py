@@ -115,7 +115,8 @@ class Client:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Each client's mean loss on its labelled rows of the batch: [C], 0 where it has none."""
         objective = self.signature.objective
-        losses, present = objective.loss(self.predict(params, batch), batch.y), objective.present(batch.y)
+        y = batch.y if objective.rowwise else _without_padding(batch)
+        losses, present = objective.loss(self.predict(params, batch), y), objective.present(y)
         if present is None:
             return (losses * batch.weight).sum(1)
         weight = batch.weight * present
@@ -197,3 +198,9 @@ class Client:
             total[:active] += losses[:active]
             count[:active] += 1
         return total / count
+
+
+def _without_padding(batch: Batch) -> Tensor:
+    """The targets, with rows that only fill a batch up marked as having no label."""
+    padding = (batch.weight == 0).reshape(*batch.weight.shape, *[1] * (batch.y.dim() - 2))
+    return batch.y.masked_fill(padding, float("nan") if batch.y.is_floating_point() else -1)

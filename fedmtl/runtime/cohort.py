@@ -104,7 +104,7 @@ class Host:
         self.objective = scenario.objective(group, federation.classes)
         self.metrics = dict(self.objective.metrics)
         self.primary = next(iter(self.metrics))
-        sample, chosen = Samples(federation.x[:1], federation.y[:1], federation.classes), scenario.groups[group]
+        sample, chosen = Samples(federation.x, federation.y, federation.classes), scenario.groups[group]
         net = make_net(scenario.trunk, chosen.head, tuple(federation.x.shape[1:]), self.objective.outputs(sample),
                        keys.stream(scenario.seed, "model"), adapter=scenario.model.adapter, at=chosen.at, group=chosen.name)
         net = net.to(self.device, self.dtype)

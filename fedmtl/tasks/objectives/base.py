@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ class Objective(ABC):
 
         A class variable in objectives whose scores are always the same.
         """
+
+    rowwise: ClassVar[bool] = True
+    """Whether a row's loss depends on that row alone. If not, rows that only fill a batch up come without a label (NaN, -1)."""
 
     @abstractmethod
     def outputs(self, samples: Samples) -> int:

@@ -25,8 +25,7 @@ class Ranking(Objective):
 
     y: [N] int64 grades, missing where negative, or [N, 1] floats, NaN where missing; more is better. The loss of row i is the mean
     over rows j of its batch with y_j < y_i, and 0 where there is none; such rows count in the mean over rows. A missing row is in
-    no pair. Rows that pad a batch are compared like others: choose runtime.cohort = 1, which pads nothing, or a batch-size that
-    divides every client's training rows.
+    no pair.
 
     pairwise_accuracy counts equal scores half, and is the area under the ROC curve where there are two grades. ndcg is that of the
     first `k` (scikit-learn; needs y >= 0), kendall_tau is tau-b (scipy); all compare the rows of one client's part, as does loss.
@@ -34,6 +33,7 @@ class Ranking(Objective):
 
     metrics: ClassVar[dict[str, Direction]] = {
         "pairwise_accuracy": "max", "ndcg": "max", "kendall_tau": "max", "loss": "min"}
+    rowwise: ClassVar[bool] = False
     k: PositiveInt = 10
 
     def outputs(self, samples: Samples) -> int:
