@@ -22,6 +22,7 @@ MODEL_WORDS = {
 }
 _FOLD = 30  # a longer table of tasks starts folded
 _TRUTH = ("delta_m", "harmed")  # stand at the top of the summary where a Local run is known
+_LISTED = 1000  # clients whose data the page lists one by one
 
 
 def tell(
@@ -47,7 +48,8 @@ def tell(
         "curves": [f"curves-{metric}" for metric in summary["test"]],
         "tasks": _tasks(summary, split),
         "fold": len(summary["tasks"]) > _FOLD,
-        "data": [_data_row(client, split) for client in split["clients"]],
+        "data": [_data_row(client, split) for client in split["clients"][:_LISTED]],
+        "unlisted": max(len(split["clients"]) - _LISTED, 0),
         "jsd": split.get("jsd"),
         "costs": _costs(summary, journal),
         "rejected": _rejected(journal),
