@@ -1,5 +1,7 @@
 """Files of one's own: npz, csv and parquet; the real sets; and what is wrong with broken ones."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 from fedmtl.errors import ScenarioError
 from fedmtl.registry import build
 from fedmtl.tasks.federation import make_federation
+from fedmtl.tasks.sources.digits import Digits
 from fedmtl.tasks.sources.file import File
-from fedmtl.tasks.task import Source
+from fedmtl.tasks.task import Source, Split, Transform
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FRAME = pd.DataFrame({"f1": [1.0, 2, 3, 4], "f2": [5, 6, 7, 8], "g": [0.5, 0.25, 0.125, 0.0], "y": ["b", "a", "b", "a"],
@@ -55,6 +58,37 @@ def test_columns_patterns_labels_and_clients(columns):
 def test_clients_and_tasks_together(columns):
     assert file(columns, x="f1", client="who", task="job").load(0, 0).owner.tolist() == [2, 1, 0, 2]
     assert file(columns, x="f1", task="job").load(0, 0).owner.tolist() == [1, 1, 0, 1]
+
+
+def test_tasks_have_names(columns):
+    both = file(columns, x="f1", client="who", task="job").load(0, 0)
+    assert both.tasks == ("d-1", "d-2", "d-2")
+    assert [both.tasks[owner] for owner in both.owner] == ["d-2", "d-2", "d-1", "d-2"]
+    assert file(columns, x="f1", task="job").load(0, 0).tasks == ("d-1", "d-2")
+    assert file(columns, x="f1", client="who").load(0, 0).tasks == ()
+
+
+def sparse_parts(**change):
+    return {"f_data": np.array([3, 4], np.uint8), "f_indices": np.array([1, 0], np.uint16), "f_indptr": np.array([0, 1, 1, 2]),
+            "f_shape": np.array([3, 2]), "y": np.array([0, 1, 1])} | change
+
+
+def test_sparse_matrices_are_read_as_one(tmp_path):
+    np.savez(tmp_path / "d.npz", **sparse_parts())
+    samples = file(tmp_path / "d.npz", x="f").load(0, 0)
+    assert samples.x.tolist() == [[0, 3], [0, 0], [4, 0]]
+    assert samples.x.dtype == np.float32
+    assert "did you mean 'f" in refused(tmp_path / "d.npz", x="ff")[1]
+
+
+@pytest.mark.parametrize("change", [
+    {"f_indices": np.array([2, 0])}, {"f_indptr": np.array([0, 1, 2])}, {"f_indptr": np.array([0, 2, 1, 2])},
+    {"f_shape": np.array([3, 2, 1])}, {"f_shape": np.array(3)}, {"f_data": np.array([1])}])
+def test_sparse_parts_that_do_not_fit_are_refused(tmp_path, change):
+    np.savez(tmp_path / "d.npz", **sparse_parts(**change))
+    key, message = refused(tmp_path / "d.npz", x="f")
+    assert key == "tasks.x"
+    assert "sparse matrix 'f' do not fit" in message
 
 
 def test_targets(columns):
@@ -163,9 +197,9 @@ def test_pickles_are_never_opened(tmp_path):
 
 
 REAL = {
-    "school": ({"client": "task", "target": "value"}, (15362, 28), (15362, 1), 139, 0),
-    "landmine": ({"client": "task"}, (14820, 9), (14820,), 29, 2),
-    "vehicle_sensor_1860": ({"client": "task"}, (1860, 100), (1860,), 23, 2),
+    "school": ({"task": "task", "target": "value"}, (15362, 28), (15362, 1), 139, 0),
+    "landmine": ({"task": "task"}, (14820, 9), (14820,), 29, 2),
+    "vehicle_sensor_1860": ({"task": "task"}, (1860, 100), (1860,), 23, 2),
     "uci_har_30users": ({"client": "subject", "scale": "scale"}, (10299, 9, 128), (10299,), 30, 6),
     "parkinsons_telemonitoring": ({"client": "subject"}, (5875, 19), (5875, 2), 42, 0),
     "mnist": ({"x": "x_test", "y": "y_test", "scale": 1 / 255}, (10000, 28, 28), (10000,), 0, 10),
@@ -187,6 +221,9 @@ def test_real_sets(name):
     federation = make_federation(file(path, **table), [], [], clients=owners or 10, val=0.1, test=0.25, seed=0)
     assert federation.clients == (owners or 10)
     assert len(federation.rows) == len(samples)
+    if "task" in table:
+        assert len(samples.tasks) == owners
+        assert samples.tasks[:2] == tuple(f"{name}-{task}" for task in (0, 1))
     if name == "mnist":
         assert samples.x.max() == 1
     if name == "uci_har_30users":
@@ -197,3 +234,48 @@ def test_real_sets(name):
 def test_defaults_need_only_a_path(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.ones((4, 2)), y=[0.5, 1, 2, 3])
     assert File(path=str(tmp_path / "d.npz")).load(0, 0).y.shape == (4, 1)
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+TABLES = [tomllib.loads(block)["tasks"] for block in re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)]
+DOCUMENTED = {
+    "school.npz": (15362, 139), "landmine.npz": (14820, 29), "vehicle_sensor_1860.npz": (1860, 23),
+    "uci_har_30users.npz": (10299, 30),
+    "parkinsons_telemonitoring.npz": (5875, 42), "omniglot_small.npz": (4840, 160), "sarcos_4449.npz": (4449, 14),
+    "tox21_sider.npz": (7831, 12), "fashion_mnist.npz": (60000, 100), "mnist.npz": (60000, 100), "fsdd_logmel.npz": (3000, 6)}
+
+
+def component(base, what, table):
+    options = {key: value for key, value in table.items() if key != "kind"}
+    return build(base, f"fedmtl.tasks.{what}s", table["kind"], options, f"tasks.{what}", name_key="kind")
+
+
+def test_each_set_is_documented():
+    assert [table["path"] for table in TABLES if "path" in table] == list(DOCUMENTED)
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if "path" in table], ids=lambda table: table["path"])
+def test_documented_tables_work(table):
+    if not (DATA / table["path"]).exists():
+        pytest.skip(f"{DATA / table['path']} is not here")
+    beside = ("source", "path", "clients", "objective", "split", "transform")
+    own = {key: value for key, value in table.items() if key not in beside}
+    samples = file(DATA / table["path"], **own).load(table["clients"], 0)
+    rows, clients = DOCUMENTED[table["path"]]
+    assert len(samples) == rows
+    default = [{"kind": "iid" if samples.owner is None else "natural"}]
+    [split] = (component(Split, "split", one) for one in table.get("split", default))
+    owned = split.assign(samples, table["clients"], 0)
+    assert len(owned) == clients
+    for transform in (component(Transform, "transform", one) for one in table.get("transform", [])):
+        transform.check(samples)
+        assert transform.apply(samples.take(owned[3]), 3, 0).y.shape == (len(owned[3]), 1)
+    if table["path"] == "tox21_sider.npz":
+        assert (samples.x.shape, samples.y.shape, np.unique(samples.y).tolist()) == ((7831, 2048), (7831, 12), [-1, 0, 1])
+
+
+def test_documented_transforms_are_right():
+    tables = [one for table in TABLES if "path" not in table for one in table["transform"]]
+    assert [one["kind"] for one in tables] == ["subset", "target", "clusters"]
+    for table in tables:
+        component(Transform, "transform", table).check(Digits().load(1, 0))

@@ -16,7 +16,9 @@ from fedmtl.tasks.task import Samples, Source
 
 
 def test_all_are_found_by_name():
-    assert set(discover("fedmtl.tasks.sources", Source)) == {"digits", "synthetic-linear", "file", "hub"}
+    assert set(discover("fedmtl.tasks.sources", Source)) == {
+        "digits", "breast-cancer", "wine", "diabetes", "file", "hub", "synthetic-linear", "synthetic-clusters",
+        "synthetic-conflict", "synthetic-fedprox", "synthetic-graph", "synthetic-imbalance", "synthetic-mixture"}
 
 
 def test_digits():
@@ -75,7 +77,9 @@ GOOD = Samples(x=np.ones((4, 2), np.float32), y=np.array([0, 1, 1, 0]), classes=
     ({"x": np.ones((0, 2), np.float32)}, "empty"), ({"y": np.array([0, 1, 2, 0])}, "0 to 2; 2 classes"),
     ({"y": np.array([0, -1, 1, 0])}, "-1 to 1"), ({"y": np.zeros((4, 1), np.float32)}, "not a label"),
     ({"y": np.zeros(4)}, "y must be"), ({"owner": np.array([0, 1])}, "owner has 2"), ({"owner": np.ones(4)}, "float64"),
-    ({"owner": np.array([0, -1, 1, 1])}, "owner"),
+    ({"owner": np.array([0, -1, 1, 1])}, "owner"), ({"tasks": ("one",)}, "tasks names 1 owners"),
+    ({"tasks": ("one", "two"), "owner": None}, "tasks names 2 owners"),
+    ({"y": np.array([[0, 1], [1, -2], [0, 0], [1, 1]])}, "-2 to 1"),
     ({"x": np.array([[0, 1], [0, np.nan], [1, 1], [1, 1]], np.float32)}, r"x holds nan in row 1, place \[1\]"),
     ({"y": np.array([[0], [0], [np.inf], [0]], np.float32), "classes": ()}, "y holds inf in row 2"),
 ])
@@ -83,6 +87,10 @@ def test_what_is_demanded_of_samples(change, problem):
     check_samples(GOOD, "tasks.source")
     with pytest.raises(ScenarioError, match=rf"tasks\.source: .*{problem}"):
         check_samples(replace(GOOD, **change), "tasks.source")
+
+
+def test_labels_may_be_many_a_row_and_owners_may_have_tasks():
+    check_samples(replace(GOOD, y=np.array([[0, 1], [1, -1], [0, 0], [1, 1]]), tasks=("one", "two")), "tasks.source")
 
 
 @pytest.mark.parametrize(("values", "names", "codes"), [

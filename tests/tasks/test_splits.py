@@ -11,11 +11,12 @@ from fedmtl.errors import ScenarioError
 from fedmtl.registry import build, discover
 from fedmtl.tasks.hf import quiet
 from fedmtl.tasks.splits.labels import Dirichlet, Pathological, Shards
+from fedmtl.tasks.splits.mixtures import Mixture, TwoLevel
 from fedmtl.tasks.splits.sizes import Exponential, Iid, Linear, Natural, Square
 from fedmtl.tasks.task import Samples, Split
 
 ALL = [Iid(), Dirichlet(min_size=2), Dirichlet(min_size=2, balance=True), Pathological(), Shards(), Linear(), Square(),
-       Exponential(), Natural()]
+       Exponential(), Natural(), Mixture(min_size=2)]
 SETTINGS = settings(max_examples=25, deadline=None)
 
 
@@ -54,7 +55,8 @@ def attempt(split, samples, clients, seed):
 
 def test_all_are_found_by_name():
     assert set(discover("fedmtl.tasks.splits", Split)) == {
-        "iid", "dirichlet", "pathological", "shards", "linear", "square", "exponential", "natural"}
+        "iid", "dirichlet", "pathological", "shards", "linear", "square", "exponential", "natural", "mixture",
+        "two-level"}
 
 
 @pytest.mark.parametrize("split", ALL, ids=repr)
@@ -192,7 +194,7 @@ def test_natural_gives_each_owner_its_rows_in_order_of_ids():
         Natural().assign(samples, 4, 0)
 
 
-@pytest.mark.parametrize("split", [Dirichlet(), Pathological(), Shards()], ids=repr)
+@pytest.mark.parametrize("split", [Dirichlet(), Pathological(), Shards(), Mixture()], ids=repr)
 def test_label_splits_refuse_regression(split):
     samples = Samples(x=np.zeros((50, 1), np.float32), y=np.zeros((50, 1), np.float32))
     with pytest.raises(ScenarioError, match=r"tasks\.split\.kind: .* needs class labels"):
@@ -213,6 +215,76 @@ def test_a_hopeless_dirichlet_ends_and_says_what_to_change():
         Dirichlet(alpha=0.01, min_size=10).assign(labelled(classes=2), 40, 0)
     assert caught.value.key == "tasks.split.alpha"
     assert "40 clients 10 rows" in str(caught.value)
+
+
+@SETTINGS
+@given(alpha=st.floats(0.01, 100), clients=st.integers(1, 60), classes=st.integers(1, 12), components=st.integers(1, 13),
+       min_size=st.integers(1, 12), seed=st.integers(0, 2**31))
+def test_mixture_for_any_alpha(*, alpha, clients, classes, components, min_size, seed):
+    samples = labelled(classes=classes)
+    parts, key = attempt(Mixture(alpha=alpha, components=components, min_size=min_size), samples, clients, seed)
+    if key:
+        assert key in {"tasks.split.components"} if components > classes else {"tasks.split.min-size", "tasks.split.alpha"}
+        return
+    check(parts, samples, clients)
+    assert len({len(rows) for rows in parts}) == 1
+    assert len(parts[0]) >= min_size
+
+
+def test_mixture_weights_are_found_by_counting():
+    """Classes of one group keep their proportions in every client; the groups' shares are Dirichlet."""
+    samples = labelled(n=60_000, classes=12)
+    parts = Mixture(alpha=0.4, components=3).assign(samples, 200, 1)
+    counts = np.stack([np.bincount(samples.y[rows], minlength=12) for rows in parts])
+    assert counts.sum() > 0.7 * len(samples)
+    pairs = np.corrcoef(counts.T) > 0.7
+    groups = np.unique(pairs, axis=0)
+    assert groups.sum(axis=1).tolist() == [4, 4, 4]
+    shares = (counts @ groups.T) / counts.sum(axis=1, keepdims=True)
+    assert shares.mean(axis=0) == pytest.approx(1 / 3, abs=0.08)
+    assert shares.var(axis=0) == pytest.approx(2 / 9 / 2.2, abs=0.03)  # of Dirichlet(0.4, 0.4, 0.4)
+    even = Mixture(alpha=1e6, components=3).assign(samples, 20, 1)
+    assert np.concatenate(even).size > 0.95 * len(samples)
+
+
+def test_mixture_says_what_to_change():
+    with pytest.raises(ScenarioError, match=r"tasks\.split\.alpha: .* choose a larger alpha") as caught:
+        Mixture(alpha=0.01, components=5, min_size=100).assign(labelled(), 6, 3)
+    assert caught.value.key == "tasks.split.alpha"
+
+
+@settings(max_examples=12, deadline=None)
+@given(alpha=st.floats(0.05, 100), owners=st.integers(1, 6), each=st.integers(1, 8), min_size=st.integers(1, 12),
+       seed=st.integers(0, 2**31))
+def test_two_level_stays_within_the_task(alpha, owners, each, min_size, seed):
+    samples = labelled(owners=owners)
+    split = TwoLevel(clients_per_task=each, alpha=alpha, min_size=min_size)
+    parts, key = attempt(split, samples, 0, seed)
+    if key:
+        assert key in ("tasks.split.min-size", "tasks.split.alpha")
+        return
+    assert check(parts, samples, owners * each) == len(samples)
+    assert [np.unique(samples.owner[rows]).tolist() for rows in parts] == [[t] for t in range(owners) for _ in range(each)]
+    assert min(map(len, parts)) >= min_size
+    again = split.assign(samples, owners * each, seed)
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+def test_two_level_tasks_are_dealt_apart_and_counted():
+    samples = labelled(n=2000, owners=4)
+    parts = TwoLevel(clients_per_task=5, alpha=0.3).assign(samples, 20, 0)
+    shares = [np.bincount(samples.y[rows], minlength=10) / len(rows) for rows in parts]
+    assert not np.allclose(shares[0], shares[5], atol=0.1)
+    with pytest.raises(ScenarioError, match=r"tasks\.clients: 4 tasks have 5 clients each .*: 20 or 0, not 8"):
+        TwoLevel().assign(samples, 8, 0)
+    with pytest.raises(ScenarioError, match=r"tasks\.task"):
+        TwoLevel().assign(Samples(x=samples.x, y=samples.y, classes=samples.classes), 8, 0)
+
+
+def test_a_thousand_clients_of_a_mixture_in_a_moment():
+    samples, start = labelled(n=60_000), time.perf_counter()
+    check(Mixture().assign(samples, 1000, 0), samples, 1000)
+    assert time.perf_counter() - start < 2
 
 
 def test_owners_are_needed_for_natural():

@@ -36,8 +36,7 @@ ON_DIGITS = [Relabel(), Subset(), Subset(classes=(("3", 8), (1, 7))), OneAgainst
              Rotation(degrees=(30.0, 45.0), by="key"), Noise(), Noise(vary=True), Blur(), Blur(vary=True), Scale(), Features(),
              Features(drop=True), Clusters(), Clusters(vary="rotation", groups=3, outliers=1), Clusters(vary="linear"),
              LabelNoise(), Imbalance(), Imbalance(order="classes"), *(Target(what=what) for what in (
-                 "label", "parity", "ink", "centroid", "mask", "corrupted", "rows")),
-             Target(what=("ink", "parity"))]
+                 "parity", "ink", "centroid", "mask", "corrupted", "rows"))]
 
 
 def build_transform(kind, **table):
@@ -81,7 +80,7 @@ def test_what_every_transform_holds_to(transform):
     assert all(len(value) == 6 for value in transform.truth(6, 3).values())
 
 
-@pytest.mark.parametrize("transform", [one for one in ON_DIGITS if "what=('" not in repr(one) and "mask" not in repr(one)], ids=repr)
+@pytest.mark.parametrize("transform", ON_DIGITS, ids=repr)
 def test_a_process_sees_the_same_whatever_else_it_holds(transform):
     def make(only=None):
         return make_federation(Digits(), [], [transform], clients=6, val=0.1, test=0.2, seed=1, only=only)
@@ -209,7 +208,7 @@ def test_clusters_are_what_their_truth_says(vary):
     assert adjusted_rand_score(truth, np.unique(keys, return_inverse=True)[1]) == 1
     assert len(set(keys)) == 5
     if vary == "relabel":
-        assert [one.task for one in made[:4]] == ["digits-outlier-00", "digits-outlier-01", "digits-cluster-00", "digits-cluster-01"]
+        assert [one.task for one in made[1:4]] == ["digits-outlier-01", "digits-cluster-00", "digits-cluster-01"]
         return
     assert {one.task for one in made} == {"digits"}
     if vary == "linear":
@@ -277,8 +276,6 @@ def test_targets_by_hand():
     assert len({one.tobytes() for one in holes}) > 20
     noisy = Target(what="corrupted", std=0.2, block=0).apply(whole, 0, 0)
     assert np.std(noisy.x - 1) == pytest.approx(0.2, rel=0.05)
-    turns = build_transform("target", what=["label", "ink"])
-    assert (turns.apply(samples, 0, 0).task, turns.apply(samples, 3, 0).task) == ("t", "t-ink")
 
 
 def test_outputs_by_hand():
@@ -319,7 +316,7 @@ def test_what_does_not_fit_is_refused_by_its_key(transform, samples, key):
 @pytest.mark.parametrize(("kind", "table", "key"), [
     ("subset", {"classes": []}, "classes"), ("subset", {"count": 0}, "count"), ("rotation", {"degrees": []}, "degrees"),
     ("noise", {"std": -1.0}, "std"), ("label-noise", {"share": 1.5}, "share"), ("imbalance", {"ratio": 0.5}, "ratio"),
-    ("target", {"what": "inc"}, "what"), ("target", {"what": ["ink", "inc"]}, "what"), ("clusters", {"vary": "turn"}, "vary"),
+    ("target", {"what": "inc"}, "what"), ("clusters", {"vary": "turn"}, "vary"),
     ("clusters", {"groups": 0}, "groups"), ("scale", {"factors": ["a"]}, "factors"), ("features", {"keep": [-1]}, "keep"),
 ])
 def test_fields_out_of_range_are_refused(kind, table, key):
