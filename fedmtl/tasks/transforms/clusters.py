@@ -24,7 +24,7 @@ class Clusters(Transform):
     """Clients fall into groups whose tasks are variants of one task; outliers have variants of their own.
 
     Ghosh, Chung, Yin, Ramchandran. An Efficient Framework for Clustered Federated Learning. NeurIPS 2020.
-    arXiv:2006.04088, section 6.2; Sattler, Mueller, Samek. Clustered Federated Learning. arXiv:1910.01991, 2019, section V
+    arXiv:2006.04088, section 6.2; Sattler, Mueller, Samek. Clustered Federated Learning. arXiv:1910.01991, 2019
 
     The first `outliers` clients are outliers; the others are of group 0, 1, ..., groups - 1 in turn. vary: "relabel", the
     classes are named in an order of the group's own (no two groups have the same); "rotation", pictures are turned by

@@ -20,8 +20,8 @@ from fedmtl.tasks.transforms.common import chosen, lists_of, need_numbers, turn
 class Noise(Transform):
     """Gaussian noise of a client's own strength on every number of x.
 
-    Li, Diao, Chen, He. Federated Learning on Non-IID Data Silos: An Experimental Study. ICDE 2022. arXiv:2102.02079,
-    section IV-B ("noise-based feature imbalance"; there client i of N has the strength std * i / N)
+    Li, Diao, Chen, He. Federated Learning on Non-IID Data Silos: An Experimental Study. ICDE 2022. arXiv:2102.02079
+    ("noise-based feature imbalance"; there client i of N has a variance in proportion to i / N)
 
     std: its standard deviation. vary: each client has a strength drawn evenly between 0 and std.
     """
