@@ -26,11 +26,13 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show what Flower
 @app.command()
 def run(scenario: ScenarioArgument, overrides: OverridesArgument = None, out: OutOption = None, as_json: JsonOption = False,
         verbose: VerboseOption = False,
-        profile: Annotated[bool, typer.Option("--profile", help="Say where the time of a round goes.")] = False) -> None:
+        profile: Annotated[bool, typer.Option("--profile", help="Say where the time of a round goes.")] = False,
+        baseline: Annotated[str, typer.Option(help="Also run this method on the same clients, and say what is gained.")] = "",
+        ) -> None:
     """Run a scenario to its end: progress here, results in a run directory."""
     from fedmtl.runs import runner
 
-    finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose, profile=profile)
+    finished = runner.run(scenario, overrides or [], out=out, quiet=False, verbose=verbose, profile=profile, baseline=baseline)
     _finish(finished.path, finished.summary, as_json)
     if profile and not as_json:
         from fedmtl.report.tables import profile_text

@@ -58,7 +58,7 @@ class OpenSection(Section):
 
 
 class GroupSection(OpenSection):
-    """[[tasks.group]]: the clients of one kind of task in a federation of several; keys as in [tasks], and where its head leaves."""
+    """[[tasks.group]]: the clients of one kind of task among several; keys as in [tasks], and where its head leaves the trunk."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]*$")
     source: str

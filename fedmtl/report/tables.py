@@ -118,15 +118,23 @@ def _title(summary: dict[str, Any]) -> Text:
     return Text(f"{summary['name']}: {summary['algorithm']}, {held}, {rounds}, seed {summary['seed']}")
 
 
+def _gained(summary: dict[str, Any]) -> str:
+    """What the run gained over its baseline, in one sentence."""
+    low, high = summary["gains"]["clients"] or (float("nan"), float("nan"))
+    least, most = summary["gains"]["harmed"]
+    return (f"against {summary['baseline'].removeprefix('baseline-')}: Delta-m {summary['delta_m']:+.1%}, a client's gain "
+            f"{low:+.1%} to {high:+.1%}; harmed {summary['harmed']:.0%} of the clients ({least:.0%} to {most:.0%}), 95 % intervals\n")
+
+
 def _costs(summary: dict[str, Any]) -> Text:
     sent, seconds = summary.get("bytes") or {}, summary.get("seconds") or {}
-    said = []
+    said = [_gained(summary)] if "gains" in summary else []
     if sent:
         said.append(f"sent up {words.size(sent.get('up'))}, down {words.size(sent.get('down'))}")
     if seconds:
         parts = (("total", "in all"), ("round_median", "a round"), ("startup", "to start"))
         said.append(", ".join(f"{words.duration(seconds.get(part))} {name}" for part, name in parts))
-    return Text("; ".join(said))
+    return Text("; ".join(said).replace("\n; ", "\n"))
 
 
 def _count(held: Any) -> int:

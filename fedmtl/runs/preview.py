@@ -25,4 +25,4 @@ def preview(scenario: str | Path, overrides: Mapping[str, Any] | list[str]) -> t
     costs = {"down": size_of(host.method.sends(state)) * clients, "up": size_of(shared) * clients, "clients": clients,
              "parameters": sum(leaf.numel() for leaf in shared.values()),
              "model": sum(leaf.numel() for leaf in host.model.values())}
-    return split_of(federation, host.primary), costs
+    return split_of(federation, host.primary, host.decides), costs

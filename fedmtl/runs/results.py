@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,15 +36,18 @@ def next_directory(root: Path, stem: str) -> Path:
     return path
 
 
-def split_of(federation: Federation | Mixed, primary: str) -> dict[str, Any]:
-    """What split.json holds: classes, every client's task, counts and labels, the divergence, the metric that decides."""
+def split_of(federation: Federation | Mixed, primary: str, decides: Sequence[str]) -> dict[str, Any]:
+    """What split.json holds: classes, every client's task, counts and labels, the divergence, the metric that decides.
+
+    decides: the metric that decides for each group of clients.
+    """
     members = federation.members if isinstance(federation, Mixed) else (federation,)
     counts = [label_counts(member) if member.classes else None for member in members]
     labels = [row for member, count in zip(members, counts, strict=True)
               for row in ([None] * member.clients if count is None else count.tolist())]
     sizes = {part: federation.sizes(part).tolist() for part in PARTS}
-    clients = [{"client": c, "task": task, **{part: sizes[part][c] for part in PARTS}, "labels": labels[c]}
-               for c, task in enumerate(federation.tasks)]
+    clients = [{"client": c, "task": task, **{part: sizes[part][c] for part in PARTS}, "labels": labels[c],
+                "metric": decides[federation.group[c]]} for c, task in enumerate(federation.tasks)]
     alone = counts[0] if len(members) == 1 else None
     return {"classes": list(members[0].classes) if len(members) == 1 else [], "clients": clients, "primary": primary,
             "jsd": None if alone is None else mean_js_divergence(alone)}
@@ -83,13 +86,13 @@ class RunDirectory:
         except OSError as error:
             raise DiskError(f"{self.path} cannot be written: {error.strerror}") from error
 
-    def begin(self, scenario: Scenario, federation: Federation | Mixed, primary: str) -> None:
+    def begin(self, scenario: Scenario, federation: Federation | Mixed, primary: str, decides: Sequence[str]) -> None:
         """Writes the resolved scenario and the split."""
         self.write("scenario.toml", scenario.to_toml())
         for source in own_modules(scenario.resolved()):
             keep = shutil.copytree if source.is_dir() else shutil.copyfile
             keep(source, self.path / source.name)
-        self.write("split.json", json.dumps(split_of(federation, primary)))
+        self.write("split.json", json.dumps(split_of(federation, primary, decides)))
         self.journal("start", name=scenario.name)
 
     def __enter__(self) -> RunDirectory:

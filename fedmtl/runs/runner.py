@@ -76,20 +76,31 @@ def resolve(scenario: Scenario, federation: Federation | Mixed) -> Scenario:
 
 def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
         out: str | Path | None = None, quiet: bool = True, verbose: bool = False, report: bool = True,
-        profile: bool = False) -> RunResult:
+        profile: bool = False, baseline: str = "") -> RunResult:
     """Runs a scenario to its end and returns its result.
 
     scenario: a path, the name of a shipped scenario, or a Scenario. overrides: {"algorithm.name": "ditto", "rounds": 20}, or
     key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines. report:
     whether to write the page, which takes a second or two; `fedmtl report` writes it later. profile: whether to write into
-    the journal where the time of each round goes.
+    the journal where the time of each round goes. baseline: a method, usually "local", to run on the same clients in a directory
+    of its own inside; the summary then says what was gained over it (delta_m, harmed).
     Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
     """
     begin, spans.on = time.perf_counter(), profile
     scenario = override(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)
+    other = override(scenario, {"algorithm.name": baseline}) if baseline else None
     files = RunDirectory(Path(out) if out is not None else next_directory(Path("runs"), stem_of(scenario)))
+    if other is not None:
+        run(other, out=files.path / f"baseline-{baseline}", quiet=quiet, verbose=verbose, report=report)
+        begin, spans.on = time.perf_counter(), profile
+    result = _run(scenario, federation, files, begin, quiet=quiet, verbose=verbose, report=report and not baseline)
+    return compare_with(result, files.path / f"baseline-{baseline}", report=report) if baseline else result
+
+
+def _run(scenario: Scenario, federation: Federation | Mixed, files: RunDirectory, begin: float, *, quiet: bool, verbose: bool,
+         report: bool) -> RunResult:
     with files:
         if scenario.runtime.kind == "flower":
             from fedmtl.runtime.flower import simulate
@@ -98,6 +109,18 @@ def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
                             verbose=verbose)
         with one_thread(), closing(open_grid(scenario, federation, files.path / "private", verbose=verbose)) as grid:
             return conduct(scenario, federation, grid, files, begin, quiet=quiet, report=report)
+
+
+def compare_with(result: RunResult, baseline: Path, *, report: bool = True) -> RunResult:
+    """The result with delta_m, harmed and the gains of each task over another run, in its summary.json and on its page."""
+    from fedmtl.report.gains import gain_summary, gains
+    from fedmtl.report.html import write_report
+
+    summary = {**result.summary, "baseline": baseline.name, **gain_summary(gains(result.path, baseline))}
+    (result.path / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    if report:
+        write_report(result.path)
+    return RunResult(result.path, summary)
 
 
 @contextmanager
@@ -137,7 +160,7 @@ def conduct(scenario: Scenario, federation: Federation | Mixed, grid: Grid, file
     model = {name: leaf.cpu() for name, leaf in plan.model.items()}
     strategy = MethodStrategy(scenario, model, plan.wire, plan.metrics, plan.names)
     primary = plan.primary
-    files.begin(scenario, federation, primary)
+    files.begin(scenario, federation, primary, plan.decides)
     files.asked = plan.partial
     spent: list[Line] = []
     title = (f"{scenario.name}: {scenario.algorithm.name}, {federation.clients} clients, {scenario.rounds} rounds, "

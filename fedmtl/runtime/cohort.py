@@ -144,6 +144,11 @@ class Host:
     """Metrics that only some groups have: here, none."""
 
     @property
+    def decides(self) -> list[str]:
+        """The metric that decides for each group: here, of one."""
+        return [self.primary]
+
+    @property
     def names(self) -> list[frozenset[str]]:
         """The parameter names of each group: here, of one."""
         return [frozenset(self.model)]

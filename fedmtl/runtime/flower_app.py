@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -69,11 +70,7 @@ def load_app(folder: Path, overrides: str = "") -> FlowerApp:
 
 
 def _parse(words: str) -> dict[str, Any]:
-    import shlex
-
-    lexer = shlex.shlex(words, posix=False, punctuation_chars=False)
-    lexer.whitespace_split = True
-    text = "\n".join(lexer)
+    text = "\n".join(re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""", words))  # split at spaces outside quotes
     try:
         return _flat(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -53,6 +53,11 @@ class MixedHost:
         return frozenset(name for name in self.metrics if any(name not in host.metrics for host in self.hosts))
 
     @property
+    def decides(self) -> list[str]:
+        """The metric that decides for each group."""
+        return [host.primary for host in self.hosts]
+
+    @property
     def names(self) -> list[frozenset[str]]:
         """The parameter names of each group."""
         return [frozenset(host.model) for host in self.hosts]

@@ -17,7 +17,7 @@ from fedmtl.server.messages import about, column, request
 
 @dataclass
 class Roster:
-    """The clients of a federation. group: [clients]; sizes: part to [clients] rows; trusted: nodes may reply with sums of shards."""
+    """The clients of a federation. group: [clients]; sizes: part to [clients] rows; trusted: nodes may reply with shard sums."""
 
     node_of: dict[int, int] = field(default_factory=dict)
     tasks: list[str] = field(default_factory=list)
