@@ -29,6 +29,13 @@ class ScenarioError(FedmtlError):
         super().__init__("\n  ".join(parts))
 
 
+    def within(self, group: int) -> ScenarioError:
+        """The same error, of what stands in a group's table instead of in [tasks]."""
+        moved = ScenarioError(self.key.replace("tasks.", f"tasks.group.{group}.", 1), "")
+        moved.args = (str(self).replace(self.key, moved.key, 1),)
+        return moved
+
+
 class TooManyFailures(FedmtlError):
     """So many clients failed that the round cannot stand. Exit code 3."""
 

@@ -123,7 +123,7 @@ def _gained(summary: dict[str, Any]) -> str:
     low, high = summary["gains"]["clients"] or (float("nan"), float("nan"))
     least, most = summary["gains"]["harmed"]
     return (f"against {summary['baseline'].removeprefix('baseline-')}: Delta-m {summary['delta_m']:+.1%}, a client's gain "
-            f"{low:+.1%} to {high:+.1%}; harmed {summary['harmed']:.0%} of the clients ({least:.0%} to {most:.0%}), 95 % intervals\n")
+            f"{low:+.1%} to {high:+.1%}; harmed {summary['harmed']:.0%} of the clients ({least:.0%} to {most:.0%}), at 95 %\n")
 
 
 def _costs(summary: dict[str, Any]) -> Text:

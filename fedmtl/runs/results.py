@@ -42,7 +42,7 @@ def split_of(federation: Federation | Mixed, primary: str, decides: Sequence[str
     decides: the metric that decides for each group of clients.
     """
     members = federation.members if isinstance(federation, Mixed) else (federation,)
-    counts = [label_counts(member) if member.classes else None for member in members]
+    counts = [label_counts(member) if member.classes and member.y.ndim == 1 else None for member in members]
     labels = [row for member, count in zip(members, counts, strict=True)
               for row in ([None] * member.clients if count is None else count.tolist())]
     sizes = {part: federation.sizes(part).tolist() for part in PARTS}

@@ -23,7 +23,7 @@ from fedmtl.profiling import spans
 from fedmtl.scenario import Scenario
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.screen import finite
-from fedmtl.tasks.federation import make_federation
+from fedmtl.tasks.federation import Cut, make_federation
 from fedmtl.tasks.task import PARTS, Federation, Mixed, PartName, Samples
 from fedmtl.trees import Params
 
@@ -38,14 +38,17 @@ CACHE_BYTES = 2**27
 
 def federation_of(scenario: Scenario, only: Sequence[int] | None = None) -> Federation | Mixed:
     """The data of a scenario's clients, or of some of them only."""
-    made, first = [], 0
-    for number, group in enumerate(scenario.groups):
+    made, first, groups = [], 0, scenario.groups
+    for number, group in enumerate(groups):
+        alike = [other for other in groups if other.source == group.source]
+        before = sum(other.clients for other in alike[: alike.index(group)])
+        cut = Cut(before, sum(other.clients for other in alike), scenario.seed) if len(alike) > 1 else None
         seed = scenario.seed if number == 0 else int(keys.stream(scenario.seed, f"group {group.name}") >> np.uint64(1))
         mine = None if only is None else [client - first for client in only if 0 <= client - first < group.clients]
         if mine == [] and group.name:
             mine = [0]  # none of this group is wanted; one client's rows are kept, for the shapes
         made.append(make_federation(group.source, group.splits, group.transforms, clients=group.clients, val=group.val,
-                                    test=group.test, seed=seed, only=mine))
+                                    test=group.test, seed=seed, only=mine, cut=cut))
         first += made[-1].clients
     return made[0] if len(made) == 1 else Mixed(tuple(group.name for group in scenario.groups), tuple(made))
 

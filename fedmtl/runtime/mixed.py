@@ -23,8 +23,12 @@ class MixedHost:
 
     def __init__(self, scenario: Scenario, federation: Mixed, store: Store) -> None:
         self.scenario, self.federation, self.method = scenario, federation, scenario.method
-        self.hosts = [Host(scenario, member, store.branch(name), group, int(first)) for group, (name, member, first) in
-                      enumerate(zip(federation.names, federation.members, federation.first, strict=True))]
+        self.hosts: list[Host] = []
+        for group, (name, member, first) in enumerate(zip(federation.names, federation.members, federation.first, strict=True)):
+            try:
+                self.hosts.append(Host(scenario, member, store.branch(name), group, int(first)))
+            except ScenarioError as error:
+                raise (error.within(group) if error.key == "tasks.objective" else error) from error
         self.sizes = federation.sizes("train")
         self.shard = deal(self.sizes, scenario.runtime.shards, federation.group)
         self.model = self._model()

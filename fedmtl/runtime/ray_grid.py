@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -170,8 +171,16 @@ def connect(scenario: Scenario, *, verbose: bool) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if scenario.runtime.address:
         try:
+            _knock(scenario.runtime.address)
             ray.init(address=scenario.runtime.address, log_to_driver=verbose, logging_level=level)
-        except ConnectionError as error:
+        except (OSError, ValueError, RuntimeError, OverflowError) as error:
             raise FedmtlError(f"runtime.address: no Ray cluster answers at {scenario.runtime.address}: {error}") from error
     else:
         ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=scenario.runtime.workers, logging_level=level)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

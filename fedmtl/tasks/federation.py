@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,23 @@ from fedmtl.tasks.task import PARTS, Federation, PartName, Rows, Samples, Source
 _JS_CLIENTS = 1000  # of more clients, so many are drawn for the mean divergence
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A group's share of a source that several groups have: its clients come after `before` of `total`."""
+
+    before: int
+    total: int
+    seed: int
+
+
 def make_federation(source: Source, splits: Sequence[Split], transforms: Sequence[Transform], *, clients: int,
-                    val: float, test: float, seed: int, only: Sequence[int] | None = None) -> Federation:
+                    val: float, test: float, seed: int, only: Sequence[int] | None = None,
+                    cut: Cut | None = None) -> Federation:
     """Load, split, transform and divide. Without a split: by owner where rows have one, else evenly.
 
     `val` and `test` are fractions of each client's rows, in [0, 1). With `only`, the pool holds the rows of these
-    clients and the others are empty; what it holds is the same as without. Rows that no client owns are dropped.
+    clients and the others are empty; what it holds is the same as without. Rows that no client owns are dropped. `cut` leaves
+    the rows to this federation that are not another group's of the same source.
     Raises ScenarioError before anything is trained, also where a client has too few rows for its parts.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
@@ -31,9 +42,8 @@ def make_federation(source: Source, splits: Sequence[Split], transforms: Sequenc
         raise ScenarioError(key, f"val = {val}, test = {test}: they must be in [0, 1) and leave rows to train on")
     if len(splits) > 1:
         raise ScenarioError("tasks.split", f"one split is possible, not {len(splits)}")
-    samples = check_samples(source.load(clients, seed), "tasks.source")
-    for transform in transforms:
-        transform.check(samples)
+    samples = _load(source, clients, seed, cut)
+    _check_chain(samples, transforms, seed)
     split = splits[0] if splits else Iid() if samples.owner is None else Natural()
     owned = _checked(split.assign(samples, clients, seed), len(samples))
     sizes = np.fromiter((len(rows) for rows in owned), np.int64, len(owned))
@@ -46,12 +56,41 @@ def make_federation(source: Source, splits: Sequence[Split], transforms: Sequenc
         _check_sizes(sizes, val, test)
     else:
         pool, sizes = samples.take(np.concatenate([owned[c] for c in ids])), sizes[ids]
-        tasks = (samples.task,) * len(owned)
+        tasks = tuple(_named(samples, rows).task for rows in owned) if samples.tasks else (samples.task,) * len(owned)
     rows, held = divide(pool.y, sizes, ids, val=val, test=test, seed=seed)
     starts = np.concatenate([[0], held[:, 3]])[np.searchsorted(ids, np.arange(len(owned)))]
     bounds = np.repeat(starts[:, None], 4, axis=1)
     bounds[ids] = held
-    return Federation(pool.x, pool.y, rows, bounds, tasks, pool.classes, pool.truth)
+    truth = {**pool.truth, **{name: value for t in transforms for name, value in t.truth(len(owned), seed).items()}}
+    return Federation(pool.x, pool.y, rows, bounds, tasks, pool.classes, truth)
+
+
+def _load(source: Source, clients: int, seed: int, cut: Cut | None) -> Samples:
+    """The source's samples; of a source that several groups share, the part that is this group's."""
+    if cut is None or cut.total == clients:
+        return check_samples(source.load(clients, seed), "tasks.source")
+    samples = check_samples(source.load(cut.total, cut.seed), "tasks.source")
+    if samples.owner is None:
+        order = permutation(stream(cut.seed, "tasks.group"), len(samples))
+        first, last = (len(samples) * place // cut.total for place in (cut.before, cut.before + clients))
+        return samples.take(np.sort(order[first:last]))
+    mine = samples.take(np.flatnonzero((samples.owner >= cut.before) & (samples.owner < cut.before + clients)))
+    return replace(mine, owner=None if mine.owner is None else mine.owner - cut.before,
+                   tasks=samples.tasks[cut.before : cut.before + clients])
+
+
+def _check_chain(samples: Samples, transforms: Sequence[Transform], seed: int) -> None:
+    """Every transform is checked on what those before it make of the source."""
+    made = samples
+    for transform in transforms:
+        transform.check(made)
+        made = transform.apply(made.take(np.zeros(0, np.int64)), 0, seed)
+
+
+def _named(samples: Samples, rows: Rows) -> Samples:
+    """A client's rows, with the task name of their owner where owners have one."""
+    mine = samples.take(rows)
+    return replace(mine, task=samples.tasks[mine.owner[0]]) if samples.tasks and mine.owner is not None and len(rows) else mine
 
 
 def _checked(owned: list[Rows], n: int) -> list[Rows]:
@@ -81,14 +120,14 @@ def _apply(samples: Samples, transforms: Sequence[Transform], client: int, seed:
 def _transformed(samples: Samples, owned: list[Rows], ids: Rows, transforms: Sequence[Transform],
                  seed: int) -> tuple[Samples, Rows, tuple[str, ...]]:
     """The pool of the clients `ids`, how many rows each has, and the task names of all (the others' from one row)."""
-    made = {int(c): _apply(samples.take(owned[c]), transforms, int(c), seed) for c in ids}
-    tasks = tuple(made[c].task if c in made else _apply(samples.take(rows[:1]), transforms, c, seed).task
+    made = {int(c): _apply(_named(samples, owned[c]), transforms, int(c), seed) for c in ids}
+    tasks = tuple(made[c].task if c in made else _apply(_named(samples, rows[:1]), transforms, c, seed).task
                   for c, rows in enumerate(owned))
     parts = list(made.values())
     if len({(part.x.shape[1:], part.y.shape[1:], len(part.classes)) for part in parts}) > 1:
         raise ScenarioError("tasks.transform", "clients come out with different shapes or numbers of classes")
     pool = replace(parts[0], x=np.concatenate([part.x for part in parts]), y=np.concatenate([part.y for part in parts]),
-                   owner=None)
+                   owner=None, tasks=())
     sizes = np.fromiter((len(part) for part in parts), np.int64, len(parts))
     return check_samples(pool, "tasks.transform"), sizes, tasks
 
@@ -99,7 +138,7 @@ def label_counts(federation: Federation, part: PartName | None = None) -> Rows:
     [clients, 0] where y is not a class.
     """
     n, k = federation.clients, len(federation.classes)
-    if not k:
+    if not k or federation.y.ndim > 1:
         return np.zeros((n, 0), dtype=np.int64)
     which = np.repeat(np.arange(3 * n), np.diff(federation.bounds, axis=1).ravel())
     labels = federation.y[federation.rows]

@@ -146,7 +146,8 @@ class Mixed:
 
     @property
     def truth(self) -> Mapping[str, Array]:
-        return {name: value for member in self.members for name, value in member.truth.items()}
+        return {f"{group}.{name}": value for group, member in zip(self.names, self.members, strict=True)
+                for name, value in member.truth.items()}
 
     def sizes(self, part: PartName) -> Rows:
         """[clients] how many samples each client has in `part`."""
