@@ -106,12 +106,14 @@ class RayGrid(OwnGrid):
                 shared[id(arrays)] = ray.put(arrays)
             self._send(calls, message, None if arrays is None else shared[id(arrays)], 0)
         replies: list[Message] = []
+        answered: set[int] = set()
         deadline = None if timeout is None else time.monotonic() + timeout
         while calls:
             done, _ = ray.wait(list(calls), timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
             if not done:
                 break
             call = calls.pop(done[0])
+            answered.add(call.message.metadata.dst_node_id)
             try:
                 reply, spent = ray.get(done[0])
                 replies.append(reply)
@@ -121,7 +123,8 @@ class RayGrid(OwnGrid):
             except (RayActorError, ObjectLostError) as error:  # or its machine is gone, and the reply with it
                 if call.deaths + 1 >= PATIENCE:
                     raise FedmtlError(f"{PATIENCE} Ray workers died on one message; the last: {error}") from error
-                self._rehome(call)
+                answered.remove(call.message.metadata.dst_node_id)
+                self._rehome(call, calls, answered)
                 self._send(calls, call.message, call.arrays, call.deaths + 1)
         return replies
 
@@ -129,11 +132,14 @@ class RayGrid(OwnGrid):
         worker = self.workers[message.metadata.dst_node_id]
         calls[worker.handle.remote(message, arrays)] = _Call(message, arrays, worker, deaths)
 
-    def _rehome(self, call: _Call) -> None:
-        """Finds a new home for the nodes whose worker died, with the private state they had before the call's message."""
+    def _rehome(self, call: _Call, calls: dict[Any, _Call], answered: set[int]) -> None:
+        """Finds a new home for the nodes whose worker died, with the private state they had before the call's message.
+
+        A node that has answered its own message of this round already keeps what it has after it.
+        """
         metadata = call.message.metadata
-        before = int(metadata.group_id) + (metadata.message_type != MessageType.TRAIN)
-        orphans = self._bury(call.worker, metadata.group_id)
+        number, done = int(metadata.group_id), metadata.message_type != MessageType.TRAIN
+        orphans = self._bury(call.worker, calls, answered, number)
         for _ in range(len(self.workers) + PATIENCE):
             if not orphans:
                 return
@@ -141,18 +147,27 @@ class RayGrid(OwnGrid):
             heir = min(living, key=list(self.workers.values()).count) if living else self._bear()
             self.workers |= dict.fromkeys(orphans, heir)
             try:
-                ray.get([heir.settle.remote(node, self.shards[node], before) for node in orphans])
+                ray.get([heir.settle.remote(node, self.shards[node], number + (done or node in answered)) for node in orphans])
                 return
             except RayActorError:  # it had died too, and nobody knew yet
-                orphans = self._bury(heir, metadata.group_id)
-        raise FedmtlError(f"no Ray worker stays alive to take over the clients of one that died in round {metadata.group_id}")
+                orphans = self._bury(heir, calls, answered, number)
+        raise FedmtlError(f"no Ray worker stays alive to take over the clients of one that died in round {number}")
 
-    def _bury(self, dead: Any, number: str) -> list[int]:
-        """The nodes that a worker leaves behind; makes sure that it writes no more."""
+    def _bury(self, dead: Any, calls: dict[Any, _Call], answered: set[int], number: int) -> list[int]:
+        """The nodes that a worker leaves behind; makes sure that it writes no more, and notes the answers that it still gave."""
         orphans = [node for node, worker in self.workers.items() if worker is dead]
         if orphans:
             ray.kill(dead)
             self.events.append(f"a worker died in round {number}; another one takes over its clients")
+        last = {reply: call.message.metadata.dst_node_id for reply, call in calls.items() if call.worker is dead}
+        for reply, node in last.items():
+            try:
+                ray.get(reply)
+                answered.add(node)
+            except RayTaskError:
+                answered.add(node)
+            except (RayActorError, ObjectLostError):
+                continue
         return orphans
 
     def close(self) -> None:
