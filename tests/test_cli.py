@@ -185,7 +185,7 @@ SCENARIOS = {
     ".": [".:", "no scenario file"],
     "linear-representation tasks.objective=classification": ["tasks.objective:", "allowed: regression"],
     "linear-representation tasks.split=[{kind=\"dirichlet\"}]": ["tasks.split.kind:", "needs class labels"],
-    "linear-representation tasks.transform=[{kind=\"relabel\"}]": ["tasks.transform.kind:", "renames classes"],
+    "linear-representation tasks.transform=[{kind=\"relabel\"}]": ["tasks.transform.kind:", "changes class labels"],
     "linear-representation tasks.rank=30": ["tasks.rank:", "20 dimensions"],
 }
 

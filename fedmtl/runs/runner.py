@@ -24,7 +24,7 @@ from fedmtl.runs.engine import Line, run_rounds
 from fedmtl.runs.results import RunDirectory, next_directory
 from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
-from fedmtl.runtime.cohort import Host, device_of, federation_of
+from fedmtl.runtime.cohort import device_of, federation_of
 from fedmtl.runtime.mixed import host_of
 from fedmtl.runtime.tap import tapped
 from fedmtl.scenario import Overrides, Scenario, load_scenario, override
@@ -67,8 +67,7 @@ def resolve(scenario: Scenario, federation: Federation | Mixed) -> Scenario:
     scope = scenario.evaluation.clients
     if scope == "auto":
         scope = "all" if federation.clients <= 1000 else "sampled"
-    host = host_of(scenario, federation, MemoryStore())
-    width = host.width if isinstance(host, Host) else "auto"
+    width = host_of(scenario, federation, MemoryStore()).width
     settled = {"kind": kind, "workers": workers, "device": device_of(scenario).type, "cohort": width}
     return scenario.model_copy(update={"runtime": scenario.runtime.model_copy(update=settled),
                                        "evaluation": scenario.evaluation.model_copy(update={"clients": scope})})

@@ -33,6 +33,7 @@ class MixedHost:
         self.shard = deal(self.sizes, scenario.runtime.shards, federation.group)
         self.model = self._model()
         self.wire = frozenset[str]().union(*(host.wire for host in self.hosts))
+        self.width = min(host.width for host in self.hosts)
         self.primary = self.hosts[0].primary if len({host.primary for host in self.hosts}) == 1 else "loss"
 
     def _model(self) -> Params:

@@ -121,6 +121,7 @@ def test_fedmtl_itself_is_light(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_core_runs_without_ray(tmp_path: Path) -> None:
     code = """
 import fedmtl

@@ -131,7 +131,8 @@ def session():
     ray.shutdown()
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "power-of-choice" else pytest.mark.slow) for name in ALL])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
 def test_a_run_in_one_process_and_on_ray_is_the_same(name, session, tmp_path):
     words = WORDS | {"server.scheduler": name, "algorithm.name": "fedper"}
     inline = run("quickstart", {**words, "runtime.kind": "inline"}, out=tmp_path / "inline", report=False)

@@ -124,7 +124,7 @@ def test_the_split_adds_up(result, lines):
     assert 0 <= split["jsd"] <= 1
     assert [client["client"] for client in split["clients"]] == list(range(12))
     for client in split["clients"]:
-        assert set(client) == {"client", "task", "train", "val", "test", "labels"}
+        assert set(client) == {"client", "task", "train", "val", "test", "labels", "metric"}
         assert sum(client["labels"]) == client["train"] + client["val"] + client["test"]
     assert sum(sum(client["labels"]) for client in split["clients"]) == 1797
     for part in ("train", "val", "test"):

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.usefixtures("rays_leftovers")
 TINY = Path(__file__).with_name("tiny.toml")
 
 
-@pytest.mark.parametrize("method", ["fedper", pytest.param("ditto", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fedper", "ditto"])
 def test_flowers_engine_equals_one_process_bit_for_bit(method, tmp_path, monkeypatch):
     runs = {}
     for kind in ("inline", "flower"):

@@ -315,7 +315,7 @@ def test_a_whole_run_with_a_bad_client_is_told_in_the_journal(setting, tmp_path)
         spoil_one(fill(float("nan")))(reply, client) if "num-examples" in reply.content[CLIENTS] else drop_one(reply, client))
     federation = federation_of(bench.scenario)
     with RunDirectory(tmp_path / "run") as files:
-        files.begin(bench.scenario, federation, "accuracy")
+        files.begin(bench.scenario, federation, "accuracy", ["accuracy"])
         state = run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.metrics, "accuracy", files, lambda line: None)
     assert all(leaf.isfinite().all() for leaf in state.values())
     rounds = [event for event in load_journal(tmp_path / "run") if event["event"] == "round"]
@@ -331,7 +331,7 @@ def test_a_run_that_stops_says_so_in_the_journal(setting, tmp_path):
     bench = setting()
     bench.grid.change = lambda reply, client: refuse(reply, f"tired {client}") if client < 4 else [reply]
     with pytest.raises(TooManyFailures), RunDirectory(tmp_path / "run") as files:  # noqa: PT012
-        files.begin(bench.scenario, federation_of(bench.scenario), "accuracy")
+        files.begin(bench.scenario, federation_of(bench.scenario), "accuracy", ["accuracy"])
         run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.metrics, "accuracy", files, lambda line: None)
     stopped, failed = load_journal(tmp_path / "run")[-2:]
     assert stopped["event"] == "stopped"
