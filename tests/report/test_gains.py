@@ -17,7 +17,8 @@ def write(place, accuracy, rmse, seed=0, split=SPLIT):
     (place / "scenario.toml").write_text(f"name = 'x'\nseed = {seed}\n")
     (place / "split.json").write_text(json.dumps({"classes": [], "clients": split, "primary": "loss", "jsd": None}))
     common = {"round": 1, "split": "test", "model": "personal"}
-    lines = [{**common, "metric": "accuracy", "direction": "max", "client": [0, 1], "task": ["a", "a"], "value": accuracy, "n": [5, 5]},
+    lines = [{**common, "metric": "accuracy", "direction": "max", "client": [0, 1], "task": ["a", "a"], "value": accuracy,
+              "n": [5, 5]},
              {**common, "metric": "rmse", "direction": "min", "client": [2], "task": ["b"], "value": rmse, "n": [5]},
              {**common, "metric": "loss", "direction": "min", "client": [0, 1, 2], "task": ["a", "a", "b"], "value": [9.0] * 3,
               "n": [5, 5, 5]}]

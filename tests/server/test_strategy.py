@@ -316,7 +316,8 @@ def test_a_whole_run_with_a_bad_client_is_told_in_the_journal(setting, tmp_path)
     federation = federation_of(bench.scenario)
     with RunDirectory(tmp_path / "run") as files:
         files.begin(bench.scenario, federation, "accuracy", ["accuracy"])
-        state = run_rounds(bench.scenario, bench.grid, bench.strategy, bench.grid.host.metrics, "accuracy", files, lambda line: None)
+        metrics = bench.grid.host.metrics
+        state = run_rounds(bench.scenario, bench.grid, bench.strategy, metrics, "accuracy", files, lambda line: None)
     assert all(leaf.isfinite().all() for leaf in state.values())
     rounds = [event for event in load_journal(tmp_path / "run") if event["event"] == "round"]
     assert len(rounds) == 3
