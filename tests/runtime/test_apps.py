@@ -227,8 +227,8 @@ def test_what_is_no_run_config(words, workshop):
 
 
 THEIRS = '''
-import sys
 import time
+from copy import copy
 import numpy as np
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -240,12 +240,14 @@ client, server = ClientApp(), ServerApp()
 @client.train()
 def train(message, context):
     from stock.client import train
+    context = copy(context)  # run_simulation has no run config, and does not let a client set it
     context.run_config = CONFIG
     return train(message, context)
 
 @client.evaluate()
 def evaluate(message, context):
     from stock.client import evaluate
+    context = copy(context)  # run_simulation has no run config, and does not let a client set it
     context.run_config = CONFIG
     return evaluate(message, context)
 
