@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,10 @@ def row_cost(host: Host) -> int:
     """About how many floating-point operations one forward pass of one row takes: two a weight, at every place it is used."""
     net, total = host.signature.forward.net, 0
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
+    def count(module: nn.Module, _: tuple[Tensor, ...], out: Any) -> None:
         nonlocal total
-        total += 2 * sum(p.numel() for p in module.parameters(recurse=False)) * max(out[0].numel() // out.shape[1], 1)
+        made = out if isinstance(out, Tensor) else out[0]  # recurrent layers give their state too
+        total += 2 * sum(p.numel() for p in module.parameters(recurse=False)) * max(made[0].numel() // made.shape[1], 1)
 
     hooks = [m.register_forward_hook(count) for m in net.modules() if next(m.parameters(recurse=False), None) is not None]
     with torch.no_grad():
