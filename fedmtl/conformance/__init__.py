@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-
-import torch
+from collections.abc import Callable, Iterable
 
 from fedmtl.algorithms.base import Algorithm
 from fedmtl.conformance import client_half, outcome, server_half
+from fedmtl.runs.runner import one_thread
 
 PROPERTIES: dict[str, Callable[[Algorithm], None]] = {
     function.__name__.replace("_", "-"): function
@@ -52,17 +50,6 @@ def check_algorithm(method: type[Algorithm] | Algorithm, *, only: Iterable[str] 
         except Exception as error:
             what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             raise AssertionError(f"{cls.__name__}, {name}: {what}") from error
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: matrices this small lose by more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 __all__ = ["PROPERTIES", "check_algorithm"]
