@@ -16,9 +16,9 @@ from fedmtl.report.files import load_scenario
 from fedmtl.report.metrics import scores
 
 MODEL_WORDS = {
-    "personal": "each client's own model, as it trained it",
+    "personal": "what each client would use next: its own parts, and what it received",
     "global": "the server's model, the same for every client",
-    "adapted": "the server's model after a few steps on the client's own data",
+    "adapted": "the personal model after the training that the method does only before use",
 }
 _FOLD = 30  # a longer table of tasks starts folded
 _TRUTH = ("delta_m", "harmed")  # stand at the top of the summary where a Local run is known
