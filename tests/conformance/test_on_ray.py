@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow,
 @pytest.mark.parametrize("method", METHODS)
 def test_inline_equals_ray(method, session, tmp_path):
     own = {f"algorithm.{kebab(name)}": value for name, value in METHODS[method].proven_with.items()}
-    words = {**WORDS, "algorithm.name": method, **own}
+    words = {**WORDS, "algorithm.name": method, **own, **({"tasks.public.rows": 20} if METHODS[method].public else {})}
     inline = run("quickstart", {**words, "runtime.kind": "inline"}, out=tmp_path / "inline", report=False)
     on_ray = run("quickstart", {**words, "runtime.kind": "ray", "runtime.workers": 2}, out=tmp_path / "ray", report=False)
     assert session.is_initialized()
