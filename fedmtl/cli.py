@@ -221,7 +221,8 @@ def copy(name: ScenarioArgument, file: Annotated[Path, typer.Argument(help="Wher
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of benchmarks.")],
            baseline: Annotated[Path | None, typer.Option("--baseline", help="A run on the same clients, with the same seed and "
-                               "budget, to say what was gained over it; by default a Local run inside or beside each.")] = None,
+                               "budget, to say what was gained over it, of runs only; by default a Local run inside or beside "
+                               "each.")] = None,
            ) -> None:
     """Write the pages of runs and benchmarks again, from their directories alone; says which runs cannot be compared."""
     from fedmtl.bench.page import is_benchmark, write_page
@@ -229,6 +230,9 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories, or 
     from fedmtl.report.baseline import find_baseline
     from fedmtl.report.html import write_report
 
+    if baseline is not None and (whole := [str(path) for path in runs if is_benchmark(path)]):
+        raise ScenarioError("--baseline", f"one run is no baseline of a benchmark ({', '.join(whole)}), whose runs of each seed "
+                            "stand beside the Local run of that seed; give it with runs")
     for path in runs:
         if is_benchmark(path):
             write_board(path)

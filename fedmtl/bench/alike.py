@@ -25,13 +25,20 @@ class Compared:
 
 
 def runs_at(places: Iterable[Path]) -> tuple[list[Run], dict[str, str]]:
-    """(the runs in directories, which may be benchmarks; those that have not ended, and what is none). Raises FedmtlError."""
+    """(the runs in directories, which may be benchmarks; those that have not ended, and what is none). Raises FedmtlError.
+
+    A run that is given twice is one.
+    """
     runs: list[Run] = []
+    seen: set[Path] = set()
     left: dict[str, str] = {}
     for place in places:
         own = (place / "scenario.toml").exists()
         inside = [place] if own else [path.parent for path in sorted(place.glob("*/scenario.toml"))]
         for one in inside:
+            if one.resolve() in seen:
+                continue
+            seen.add(one.resolve())
             if (one / "summary.json").exists():
                 runs.append(Run.read(one))
             else:

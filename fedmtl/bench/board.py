@@ -12,15 +12,16 @@ import pandas as pd
 from fedmtl.bench.runs import Run, baselines, failures, metrics, read_runs
 from fedmtl.bench.statistics import LEVEL, agrees, critical_difference, friedman, holm, mean_ranks, signed_rank
 from fedmtl.bench.tuning import tuned_values
+from fedmtl.mtl.fitting import OF_THE_TRUNK
 from fedmtl.report.gains import interval
 from fedmtl.runs.budget import in_words
 
 __all__ = ["failures", "leaderboard", "metrics", "pairs", "ranks"]
 
-_TEXT = ("scenario", "algorithm", "metric", "direction", "budget", "ended", "tuned", "command")
+_TEXT = ("scenario", "algorithm", "metric", "direction", "budget", "ended", "tuned", "without", "command")
 COLUMNS = ["scenario", "algorithm", "metric", "direction", "seeds", "mean", "low", "high", "worst10", "before", "shared", "round",
            "chosen", "chosen_round", "difference", "difference_low", "difference_high", "p", "p_holm", "agreed", "significant",
-           "rank", "delta_m", "harmed", "bytes", "steps", "samples", "budget", "ended", "trials", "tuned", "command"]
+           "rank", "delta_m", "harmed", "bytes", "steps", "samples", "budget", "ended", "trials", "tuned", "without", "command"]
 PAIRS = ["scenario", "a", "b", "clients", "seeds", "difference", "low", "high", "p", "p_holm", "agreed", "significant"]
 RANKS = ["scenario", "algorithm", "rank", "rows", "critical", "friedman"]
 ALL = "all scenarios"
@@ -50,13 +51,14 @@ def board(runs: Sequence[Run]) -> pd.DataFrame:
     over seeds, positive is better, 95 % over clients; the relative gain where clients have unlike metrics), p (Wilcoxon over
     clients) and p_holm (over the methods of the scenario), agreed (`statistics.agrees`), significant at 5 % (both, or p_holm where
     there is one seed), rank (over clients), delta_m, harmed, what was spent: bytes (up and down), steps, samples; budget, ended:
-    by what; trials and the values that they chose; command (re-runs the row in the benchmark directory). Local has no difference.
+    by what; trials and the values that they chose; without: what other methods have and this one, which shares no trunk, was spared
+    (`mtl.fitting.OF_THE_TRUNK`); command (re-runs the row in the benchmark directory). Local has no difference.
     """
     base, rows = baselines(runs), []
     for scenario, each in _by_scenario(runs):
         worth = _worth(each, base)
         ranked_here = dict(mean_ranks(_means(worth)))
-        made = [{"scenario": scenario, **_row(mine, base, worth), "rank": ranked_here.get(method)}
+        made = [{"scenario": scenario, **_row(mine, base, worth), "rank": ranked_here.get(method), "without": _without(mine, each)}
                 for method, mine in _by_method(each)]
         _adjust([row for row in made if row["p"] is not None])
         sign = -1 if made[0]["direction"] == "max" else 1
@@ -183,6 +185,15 @@ def _figures(run: Run) -> dict[str, float | None]:
             "shared": models["global"][primary]["mean"] if "global" in models else None,
             "chosen": chosen[primary]["mean"] if chosen else None, "chosen_round": chosen["round"] if chosen else None,
             "bytes": said["bytes"]["up"] + said["bytes"]["down"], "steps": work.get("steps"), "samples": work.get("samples")}
+
+
+def _without(mine: Sequence[Run], each: Sequence[Run]) -> str:
+    """What acts on a trunk that is shared, in other runs of the scenario and in none of a row's."""
+    def on(runs: Sequence[Run], key: str, off: int | str) -> bool:
+        section, name = key.split(".")
+        return any(run.asks.get(section, {}).get(name, off) != off for run in runs)
+
+    return ", ".join(key.split(".")[1] for key, off in OF_THE_TRUNK.items() if on(each, key, off) and not on(mine, key, off))
 
 
 def _command(runs: Sequence[Run]) -> str:

@@ -78,7 +78,7 @@ def board_tables(runs: Sequence[Run], failed: Sequence[tuple[str, str]]) -> list
         caption = f"{NOTE} {rank_line(ranks, str(name))}".strip()
         table = Table(title=title_of(rows), caption=caption, title_justify="left", caption_justify="left")
         for key, title in titles.items():
-            table.add_column(title, justify="left" if key in ("algorithm", "tuned", "ended") else "right")
+            table.add_column(title, justify="left" if key in ("algorithm", "tuned", "ended", "without") else "right")
         for row in rows_of(rows):
             said = cells(row)
             table.add_row(*(Text(said[key]) for key in titles))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmtl.bench.pool import Work
 from fedmtl.bench.runs import BASELINE
 from fedmtl.bench.tuning import Tuning, chosen_of, place_of
 from fedmtl.errors import DiskError, FedmtlError, ScenarioError
@@ -20,15 +21,9 @@ from fedmtl.tasks.task import Federation, Mixed
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run. name: its directory under the benchmark's; text: its resolved scenario, as scenario.toml will hold it."""
+class Job(Work):
+    """One run. track: see `runs.tracking`."""
 
-    name: str
-    scenario: str
-    method: str
-    seed: int
-    text: str
-    folder: Path | None
     track: tuple[str, ...] = ()
 
     def finished(self, root: Path) -> bool:
@@ -81,7 +76,8 @@ def plan(scenarios: Sequence[str], methods: Sequence[str], seeds: int, words: Se
     """Every run of a benchmark, Local's first; seeds count up from each scenario's own.
 
     words: key=value for all runs; `METHOD.key=value` is a field of one method. chosen: what tuning found; methods that it says
-    nothing of are left out. track: see `runs.tracking`. All runs are of one process each.
+    nothing of are left out. track: see `runs.tracking`. All runs are of one process each, and methods that share no trunk are
+    spared what acts on one (`load_scenario`).
     Raises ScenarioError for what is unknown, given twice or cannot run.
     """
     if seeds < 1:
@@ -93,8 +89,7 @@ def plan(scenarios: Sequence[str], methods: Sequence[str], seeds: int, words: Se
         if settings is not None:
             first = override(scenario, settings)
             each = [data.settled(override(first, {"seed": first.seed + i})) for i in range(seeds)]
-            jobs += [Job(stem_of(one), one.name, one.algorithm.name, one.seed, one.to_toml(), one.folder, tuple(track))
-                     for one in each]
+            jobs += [Job.of(stem_of(one), one, tuple(track)) for one in each]
     _once("scenario", [job.name for job in jobs])
     return jobs
 
@@ -103,8 +98,7 @@ def plan_tuning(scenarios: Sequence[str], methods: Sequence[str], trials: int, w
     """The tuning of every scenario and method, `trials` for each, before the runs that `plan` makes of what they choose."""
     data = Data()
     made = [data.settled(scenario) for scenario in _scenarios(scenarios, methods, words)]
-    jobs = [Tuning(place_of(one.name, one.algorithm.name), one.name, one.algorithm.name, one.seed, one.to_toml(), one.folder,
-                   trials) for one in made]
+    jobs = [Tuning.of(place_of(one.name, one.algorithm.name), one, trials) for one in made]
     _once("scenario", [job.name for job in jobs])
     return jobs
 
@@ -131,7 +125,7 @@ def _scenarios(names: Sequence[str], methods: Sequence[str], words: Sequence[str
             raise ScenarioError(key, "a benchmark runs one process a run, as many side by side as --workers says")
     for name in names:
         for method in wanted:
-            yield load_scenario(name, [*common, f"algorithm.name={method}", *own[method], "runtime.kind=inline"])
+            yield load_scenario(name, [*common, f"algorithm.name={method}", *own[method], "runtime.kind=inline"], spare=True)
 
 
 class Data:

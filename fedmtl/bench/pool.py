@@ -7,42 +7,59 @@ import multiprocessing
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 from fedmtl.errors import DiskError
+
+if TYPE_CHECKING:
+    from fedmtl.scenario import Scenario
 
 State = tuple[str, str]
 """("waiting" | "running" | "done" | "failed", the reason of a failure)."""
 
 
-class Work(Protocol):
-    """Something that a process does once, into a directory of its own: `plan.Job`, `tuning.Tuning`. name: that directory."""
+@dataclass(frozen=True)
+class Work(ABC):
+    """Something that a process does once for a scenario and method, into a directory of its own.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def scenario(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
+    name: that directory, under the benchmark's; text: the resolved scenario, as its scenario.toml will hold it; folder: where paths
+    of the scenario begin.
+    """
 
+    name: str
+    scenario: str
+    method: str
+    seed: int
+    text: str
+    folder: Path | None
+
+    @classmethod
+    def of(cls, name: str, scenario: Scenario, *more: Any) -> Self:
+        """What is to be done for a resolved scenario; more: the fields that a kind of work adds."""
+        return cls(name, scenario.name, scenario.algorithm.name, scenario.seed, scenario.to_toml(), scenario.folder, *more)
+
+    @abstractmethod
     def finished(self, root: Path) -> bool:
         """Whether it was done. Raises DiskError where something else stands in its place."""
 
+    @abstractmethod
     def clear(self, root: Path) -> None:
         """Makes room for it."""
 
+    @abstractmethod
     def work(self, place: Path) -> None:
         """Does it."""
 
+    @abstractmethod
     def said(self, root: Path) -> str:
         """What came of it, in short."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedmtl.bench.pool import Work
 from fedmtl.errors import DiskError
 from fedmtl.report.files import lines, load_scenario
 
@@ -18,18 +19,9 @@ COLUMNS = ["scenario", "algorithm", "trial", "score", "failed", "values", "chose
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """The trials of one method in one scenario, all in one process; what `bench.pool` runs, as `bench.plan.Job`.
+class Tuning(Work):
+    """The trials of one method in one scenario, of the benchmark's first seed, all in one process. trials: how many."""
 
-    text: the scenario as it stands, with the benchmark's first seed.
-    """
-
-    name: str
-    scenario: str
-    method: str
-    seed: int
-    text: str
-    folder: Path | None
     trials: int
 
     def finished(self, root: Path) -> bool:

@@ -11,6 +11,9 @@ from fedmtl.mtl.losses.given import Uniform
 from fedmtl.mtl.own_tasks import OwnTasks
 from fedmtl.mtl.sampling import Sampler
 
+OF_THE_TRUNK: dict[str, int | str] = {"evaluation.relations": 0, "evaluation.affinity": 0, "server.modulation": "none"}
+"""Keys of a scenario that act on the trunk that clients share, and the value at which they do nothing."""
+
 
 def unfit(method: Algorithm) -> str:
     """Why server.modulation cannot be used with a method; "" where it can."""

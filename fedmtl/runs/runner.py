@@ -91,7 +91,8 @@ def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
     key=value words. out: the run directory; by default a new one under runs/. quiet: no progress lines. report:
     whether to write the page, which takes a second or two; `fedmtl report` writes it later. profile: whether to write into
     the journal where the time of each round goes. baseline: a method, usually "local", to run on the same clients in a directory
-    of its own inside; the summary then says what was gained over it (delta_m, harmed). track: where else to write scores while it
+    of its own inside; the summary then says what was gained over it (delta_m, harmed); where it shares no trunk, it is spared
+    what acts on one (`load_scenario`). track: where else to write scores while it
     runs, by name (`runs.tracking`).
     Raises ScenarioError (before anything starts), TooManyFailures, PrivacyError, DiskError.
     """
@@ -99,7 +100,7 @@ def run(scenario: str | Path | Scenario, overrides: Overrides = (), *,
     scenario = override(scenario, overrides) if isinstance(scenario, Scenario) else load_scenario(scenario, overrides)
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)
-    other = override(scenario, {"algorithm.name": baseline}) if baseline else None
+    other = override(scenario, {"algorithm.name": baseline}, spare=True) if baseline else None
     check_trackers(track)
     files = RunDirectory(Path(out) if out is not None else next_directory(Path("runs"), stem_of(scenario)))
     if other is not None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fedmtl import registry
 from fedmtl.errors import ScenarioError
+from fedmtl.mtl.fitting import OF_THE_TRUNK, shares_trunk
 from fedmtl.scenario.model import Scenario
 from fedmtl.scenario.sections import PACKAGES, Table
 
@@ -88,18 +89,22 @@ def _drop_old(place: Table, path: list[str], new: object, folder: Path | None) -
 
 def from_table(table: Table, folder: Path | None = None) -> Scenario:
     """A checked scenario from a parsed TOML document. Raises ScenarioError naming the dotted key."""
+    scenario = _parsed(table, folder)
+    scenario.check()
+    return scenario
+
+
+def _parsed(table: Table, folder: Path | None) -> Scenario:
     if "folder" in table:
         raise ScenarioError("folder", "unknown key", allowed=[registry.kebab(f) for f in Scenario.model_fields if f != "folder"])
     try:
-        scenario = Scenario.model_validate_json(registry.to_json({**table, "folder": folder}), strict=True)
+        return Scenario.model_validate_json(registry.to_json({**table, "folder": folder}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":
             allowed, key = _keys_at(first["loc"][:-1]), [str(part) for part in first["loc"]]
             raise ScenarioError(".".join(key), "unknown key", allowed=allowed, got=key[-1]) from error
         raise registry.explain(error, "") from error
-    scenario.check()
-    return scenario
 
 
 def from_toml(text: str, folder: Path | None = None) -> Scenario:
@@ -114,9 +119,11 @@ def _keys_at(path: tuple[int | str, ...]) -> list[str]:
     return [registry.kebab(n) for n in getattr(model, "model_fields", {}) if n != "folder"]
 
 
-def load_scenario(scenario: str | Path, overrides: Overrides = ()) -> Scenario:
+def load_scenario(scenario: str | Path, overrides: Overrides = (), *, spare: bool = False) -> Scenario:
     """The scenario at a path, or the shipped one of that name, with overrides (`key=value` words, or a dict of dotted keys).
 
+    spare: whether a method that shares no trunk is spared what acts on one (`mtl.fitting.OF_THE_TRUNK`), where it stands beside
+    others that do; else that is an error.
     Raises ScenarioError, whose text names the key, what is allowed and the nearest valid name.
     """
     path = Path(scenario)
@@ -132,17 +139,20 @@ def load_scenario(scenario: str | Path, overrides: Overrides = ()) -> Scenario:
         raise ScenarioError(str(path), f"not a TOML document: {error}") from error
     except OSError as error:
         raise ScenarioError(str(path), f"cannot be read: {error.strerror}") from error
-    return _overridden(table, overrides, path.parent.resolve())
+    return _overridden(table, overrides, path.parent.resolve(), spare)
 
 
-def override(scenario: Scenario, overrides: Overrides) -> Scenario:
-    """A scenario with other values. Raises ScenarioError as `load_scenario` does."""
-    return _overridden(scenario.resolved(), overrides, scenario.folder)
+def override(scenario: Scenario, overrides: Overrides, *, spare: bool = False) -> Scenario:
+    """A scenario with other values. Raises ScenarioError as `load_scenario` does; for `spare`, see there."""
+    return _overridden(scenario.resolved(), overrides, scenario.folder, spare)
 
 
-def _overridden(table: Table, overrides: Overrides, folder: Path | None) -> Scenario:
+def _overridden(table: Table, overrides: Overrides, folder: Path | None, spare: bool) -> Scenario:
     pairs = [(_path(key), value) for key, value in overrides.items()] if isinstance(overrides, Mapping) else [
         parse_override(word) for word in overrides]
     for keys, value in sorted(pairs, key=lambda pair: not _chooses(pair[0])):
         _override(table, keys, value, folder)
+    if spare and not shares_trunk(_parsed(table, folder).method):
+        for key, off in OF_THE_TRUNK.items():
+            _override(table, _path(key), off, folder)
     return from_table(table, folder)

@@ -86,7 +86,9 @@ class Scenario(Section):
     @cached_property
     def method(self) -> Algorithm:
         """The [algorithm] section's component."""
-        return self._component(Algorithm, "algorithm", "name", self.algorithm.name, self.algorithm)
+        method = self._component(Algorithm, "algorithm", "name", self.algorithm.name, self.algorithm)
+        _check_selector(method)
+        return method
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -290,7 +292,6 @@ class Scenario(Section):
         self._check_shared("model", "trunk", "head")
         self._check_shared("training", "optimizer", "loss-weighting", "modulation", "sampler")
         self._check_shared("server", "weighting", "modulation", "scheduler", "pace")
-        self._check_selector()
         self._check_modulation()
         self._check_public()
         self._check_kept()
@@ -317,15 +318,6 @@ class Scenario(Section):
         problem = unfit(self.method) if self.server.modulation != "none" else ""
         if problem:
             raise ScenarioError("server.modulation", f"{problem}: '{self.server.modulation}' does not fit '{self.algorithm.name}'")
-
-    def _check_selector(self) -> None:
-        """What the method shares is often one of its fields: a selector that means nothing is told under that field's name."""
-        wire, known = self.method.wire, Layout(frozenset(), frozenset(), ()).roles
-        key = next((f.name for f in fields(self.method) if f.init and getattr(self.method, f.name) == wire), "name")
-        for role in re.split("[+-]", wire):
-            if role.strip() not in known:
-                problem = f"unknown role '{role.strip()}' in '{wire}'; a selector is a role, or roles joined by + or -"
-                raise ScenarioError(f"algorithm.{registry.kebab(key)}", problem, allowed=known, got=role.strip())
 
     def resolved(self) -> Table:
         """Every key with its value, defaults of the components included: running it again repeats the run."""
@@ -356,6 +348,16 @@ class Scenario(Section):
     def to_toml(self) -> str:
         """The resolved scenario as a TOML document."""
         return tomli_w.dumps(self.resolved())
+
+
+def _check_selector(method: Algorithm) -> None:
+    """What the method shares is often one of its fields: a selector that means nothing is told under that field's name."""
+    wire, known = method.wire, Layout(frozenset(), frozenset(), ()).roles
+    key = next((f.name for f in fields(method) if f.init and getattr(method, f.name) == wire), "name")
+    for role in re.split("[+-]", wire):
+        if role.strip() not in known:
+            problem = f"unknown role '{role.strip()}' in '{wire}'; a selector is a role, or roles joined by + or -"
+            raise ScenarioError(f"algorithm.{registry.kebab(key)}", problem, allowed=known, got=role.strip())
 
 
 def _without_none(table: Table) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from made_runs import write_run
@@ -58,6 +59,13 @@ def test_settings_of_one_method_are_rows_and_a_repeated_run_is_left_out(tmp_path
     assert [run.method for run in found.runs] == ["ditto (lam=0.1)", "ditto (lam=1.0)"]
     assert list(found.left) == [str(again)]
     assert "the same settings and seed" in found.left[str(again)]
+
+
+def test_a_run_that_is_given_twice_is_one(tmp_path, monkeypatch):
+    run = write_run(tmp_path, "local", 0, LOW)
+    monkeypatch.chdir(tmp_path)
+    found = sort_out([tmp_path, run, Path(run.name)])
+    assert (len(found.runs), found.left) == (1, {})
 
 
 def test_what_has_not_ended_and_what_is_no_run_are_told(tmp_path):

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 import fedmtl
+from fedmtl.bench.alike import sort_out
 from fedmtl.bench.board import failures, leaderboard, metrics
 from fedmtl.bench.plan import plan
 from fedmtl.bench.pool import run_jobs
 from fedmtl.bench.tables import write_board
 from fedmtl.errors import DiskError, ScenarioError
+from fedmtl.scenario import from_toml
 
 WORDS = ["rounds=2", "tasks.clients=4", "model.hidden=[8]", "training.epochs=1"]
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.parquet", "leaderboard.tex")
@@ -104,6 +106,40 @@ def test_refused_before_anything_starts(scenarios, methods, words, key):
 def test_a_method_s_own_field_reaches_that_method_alone():
     made = plan(["digits-pathological"], ["fedprox"], 1, [*WORDS, "fedprox.mu=0.25"])
     assert ["mu = 0.25" in job.text for job in made] == [False, True]
+
+
+LEVERS = ["evaluation.relations=1", "evaluation.affinity=2", "server.modulation=cagrad", "server.c=0.4"]
+
+
+def test_who_shares_no_trunk_is_spared_what_acts_on_one_and_it_is_said(tmp_path):
+    made = plan(["digits-pathological"], ["fedper", "lg-fedavg"], 1, [*WORDS, *LEVERS])
+    asked = {job.method: from_toml(job.text) for job in made}
+    assert {name: (one.evaluation.relations, one.evaluation.affinity, one.server.modulation) for name, one in asked.items()} == {
+        "local": (0, 0, "none"), "lg-fedavg": (0, 0, "none"), "fedper": (1, 2, "cagrad")}
+    assert asked["fedper"].modulation.c == 0.4
+    for job in made:
+        job.work(tmp_path / job.name)
+    found = leaderboard(tmp_path).set_index("algorithm")
+    assert found["without"].to_dict() == {"fedper": "", **dict.fromkeys(["local", "lg-fedavg"], "relations, affinity, modulation")}
+    assert np.isfinite(found.loc["fedper", "difference"])
+    write_board(tmp_path)
+    assert "| without |" in (tmp_path / "leaderboard.md").read_text()
+    assert (tmp_path / "digits-pathological-fedper-seed0" / "relations.jsonl").exists()
+    compared = sort_out([tmp_path])
+    assert (compared.apart, compared.left) == ({}, {})
+    for levers, key in ((["evaluation.relations=-1"], "evaluation.relations"), (["server.modulation=cagard"], "server.modulation")):
+        with pytest.raises(ScenarioError) as caught:
+            plan(["digits-pathological"], ["local"], 1, [*WORDS, *levers])
+        assert caught.value.key == key
+
+
+def test_a_baseline_that_shares_no_trunk_is_spared_too(tmp_path):
+    result = fedmtl.run("digits-pathological", ["algorithm.name=fedper", *WORDS, *LEVERS], out=tmp_path / "run", baseline="local",
+                        report=False)
+    assert result.summary["baseline_method"] == "local"
+    assert "delta_m" in result.summary
+    with pytest.raises(ScenarioError, match="shares no trunk"):
+        fedmtl.run("digits-pathological", ["algorithm.name=local", *WORDS, LEVERS[0]], out=tmp_path / "alone")
 
 
 def test_parquet_reads_back(whole):

@@ -91,6 +91,16 @@ def test_report_knows_a_benchmark_from_a_run(bench, monkeypatch, capsys):
     assert capsys.readouterr().out.strip() == str(bench / "index.html")
 
 
+def test_report_takes_no_baseline_for_a_benchmark(bench, monkeypatch, capsys):
+    before = {path: path.stat().st_mtime_ns for path in bench.rglob("*")}
+    monkeypatch.setattr(sys, "argv", ["fedmtl", "report", str(bench), "--baseline", str(bench / "quickstart-local-seed0")])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 2
+    assert "--baseline: one run is no baseline of a benchmark" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in bench.rglob("*")} == before
+
+
 def test_a_run_of_another_budget_is_called_not_comparable(bench, tmp_path):
     root = tmp_path / "unequal"
     for name in ("quickstart-local-seed0", "quickstart-fedper-seed0"):
@@ -167,7 +177,8 @@ def test_the_answer_says_what_is_sure():
                          "mean": [0.9, 0.8, 0.7], "low": 0.6, "high": 0.95, "worst10": 0.5, "before": np.nan, "shared": np.nan,
                          "chosen": np.nan, "chosen_round": np.nan, "difference": [0.2, 0.1, np.nan], "p_holm": [0.01, 0.2, np.nan],
                          "significant": pd.array([True, False, None], dtype="boolean"), "rank": [1.0, 2.0, 3.0], "delta_m": 0.1,
-                         "harmed": 0.0, "bytes": 9.0, "budget": "", "ended": "rounds", "tuned": None, "trials": np.nan})
+                         "harmed": 0.0, "bytes": 9.0, "budget": "", "ended": "rounds", "tuned": None, "trials": np.nan,
+                         "without": ""})
     pairs = pd.DataFrame({"a": ["a", "a", "b"], "b": ["b", "local", "local"], "difference": [0.1, 0.2, 0.1],
                           "significant": pd.array([False, True, True], dtype="boolean")})
     found = story.answer(rows, pairs)
