@@ -42,7 +42,7 @@ class Optimizer(ABC):
 
     @torch.no_grad()
     def step(self, params: Params, grads: Slopes, state: State, step: int, active: int | None = None) -> None:
-        """One step, in place, of the first `active` clients (None: of all); the others keep every bit.
+        """One step, in place, of the first `active` clients (None: of all); the others keep every bit, and need no gradient.
 
         step: the number of this step, from 1, the same for all who make it.
         """
@@ -67,14 +67,18 @@ class Sgd(Optimizer):
     @torch.no_grad()
     def step(self, params: Params, grads: Slopes, state: State, step: int, active: int | None = None) -> None:
         """See Optimizer. Without momentum and decay, a gradient in two factors goes into its leaf as it is."""
-        if not (self.momentum or self.weight_decay):
-            for name, slope in grads.items():
-                if isinstance(slope, Outer):
-                    slope.add_to(params[name].detach()[:active], -self.lr)
-            params = {name: leaf for name, leaf in params.items() if not isinstance(grads[name], Outer)}
-            grads = {name: grads[name] for name in params}
-        if params:
+        if self.momentum or self.weight_decay:
             super().step(params, grads, state, step, active)
+            return
+        whole: list[tuple[Tensor, Tensor]] = []
+        for name, slope in grads.items():
+            leaf = params[name].detach()[:active]
+            if isinstance(slope, Outer):
+                slope.add_to(leaf, -self.lr)
+            else:
+                whole.append((leaf, slope[:active]))
+        if whole:
+            torch._foreach_add_(*map(list, zip(*whole, strict=True)), alpha=-self.lr)
 
     def update(self, p: Leaves, g: Leaves, buffers: dict[str, Leaves], step: int) -> None:
         """b <- momentum b + (g + decay p); p <- p - lr b."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,18 +103,17 @@ class Schedule:
         """
         clients, epochs, longest = len(drawn), order.shape[1], drawn.max(initial=1)
         width = min(batch_size, longest) if clients == 1 else batch_size
-        most, own = -(-longest // width), np.maximum(-(-drawn // width), 1)
-        order = np.take_along_axis(rows.padded[:, None], order[:, :, :longest], axis=2)
-        order = np.pad(order, ((0, 0), (0, 0), (0, most * width - longest))).reshape(clients, epochs * most, width)
+        own = np.maximum(-(-drawn // width), 1)
         made = made_of(own, epochs, effort)
         if (np.diff(np.where(drawn > 0, made, 0)) > 0).any():
             raise ValueError(f"clients of a cohort stand in order of falling steps, not {made.tolist()}")
         time = np.arange(made.max(initial=0))[:, None]
         at, step = np.minimum(time // own, max(epochs - 1, 0)), time % own
-        real = np.where(time >= made, 0, np.clip(drawn - step * width, 0, width))
+        real = np.where(time >= made, 0, np.minimum(np.maximum(drawn - step * width, 0), width))
         weight = (np.arange(width) < real[..., None]) / np.maximum(real, 1)[..., None]
         dropped = None if noise is None else keys.fold(noise, at + first_epoch, step, 1).astype(np.int64)
-        return cls(order[np.arange(clients), at * most + step], real, weight, dropped)
+        place, one = np.minimum(step[..., None] * width + np.arange(width), longest - 1), np.arange(clients)[:, None]
+        return cls(rows.padded[one, order[one, at[..., None], place]], real, weight, dropped)
 
     def batches(self, x: Tensor, y: Tensor) -> Iterator[Batch]:
         """The mini-batches, of rows of the pool x, y; several are gathered at once."""
@@ -125,10 +125,10 @@ class Schedule:
             with spans.span("data"):
                 many = gathered(x, y, self.rows[some], self.weight[some], 0, None if self.noise is None else self.noise[some])
             for t in range(start, min(start + at_once, len(self.real))):
-                own, width = t - start, widths[t] if clients == 1 else most
                 if active[t]:
-                    yield Batch(many.x[own, :, :width], many.y[own, :, :width], many.weight[own, :, :width], active[t],
-                                None if many.noise is None else many.noise[own], many.rows[own, :, :width], self.real[t])
+                    own: Any = t - start if clients > 1 else (t - start, slice(None), slice(widths[t]))
+                    yield Batch(many.x[own], many.y[own], many.weight[own], active[t],
+                                None if many.noise is None else many.noise[t - start], many.rows[own], self.real[t])
 
 
 def made_of(steps: Ints, epochs: int, effort: npt.NDArray[np.float64]) -> Ints:

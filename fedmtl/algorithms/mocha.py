@@ -92,7 +92,7 @@ class Mocha(Algorithm):
         w, alpha, unused = dual.columns(weight), kept["alpha"][:, : x.shape[1]], kept["alpha"][:, x.shape[1] :]
         pays = {"primal": dual.primal(loss, torch.bmm(x, w), y), "dual": dual.conjugate(loss, alpha, y)}
         sums = {name: mean_of(values, real) for name, values in pays.items()}
-        client.train_loss.append((sums["primal"], client.size))
+        client.train_loss.append(sums["primal"])
         new, change = dual.ascend(client, (x, y, real), loss, alpha, w, received["pull"], self.fraction)
         b: Params = {name: kept[name] + self.eta * way for name, way in dual.layers(change, weight).items()}
         return {**b, **sums}, {**params, **b, "alpha": torch.cat([alpha + self.eta * (new - alpha), unused], dim=1)}

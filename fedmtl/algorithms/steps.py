@@ -82,7 +82,7 @@ class Client:
     """[2, C] how many steps each client has made, and of how many rows it took gradients, also in cohorts made of this one."""
 
     def __post_init__(self) -> None:
-        self.train_loss: list[tuple[Tensor, int]] = []
+        self.train_loss: list[Tensor] = []
         if self.work.shape[1] != self.size:
             self.work = np.zeros((2, self.size), np.int64)
 
@@ -141,7 +141,7 @@ class Client:
 
     def _took(self, batch: Batch, losses: Tensor) -> None:
         """Counts a step."""
-        self.train_loss.append((losses.detach(), batch.active))
+        self.train_loss.append(losses.detach()[: batch.active])
         self.work[0, : batch.active] += 1
         self.work[1] += batch.real
 
@@ -259,27 +259,34 @@ class Client:
         optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
         buffers, leaves = optimizer.start(free), {k: v.requires_grad_() for k, v in free.items()}
         params = {**state, **leaves}
-        for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
-            with spans.span("forward and backward"):
-                losses, grads = self._by_hand(objective, params, batch, names) or _by_autograd(objective, params, batch, leaves)
-            self._took(batch, losses)
-            with spans.span("optimiser"):
-                optimizer.step(leaves, grads, buffers, step, batch.active)
+        with torch.no_grad():
+            for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
+                with spans.span("forward and backward"):
+                    losses, grads = self._by_hand(objective, params, batch, names) or _by_autograd(objective, params, batch, leaves)
+                self._took(batch, losses)
+                with spans.span("optimiser"):
+                    optimizer.step(leaves, grads, buffers, step, batch.active)
         return {**state, **{k: v.detach() for k, v in leaves.items()}}
 
     def _by_hand(self, objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes] | None:
-        """The losses [C] and their gradient where both are known in closed form: of the plain loss of a stack of common layers."""
+        """The losses and their gradient where both are known in closed form: of the plain loss of a stack of common layers.
+
+        Of the first clients only, [A, ...]: those that still have rows, but two at least in a cohort, where the products of one
+        client alone round differently.
+        """
         plain = objective == self.loss and self.signature.balance is None
         if not (plain and self.signature.objective.sloped(batch.y)):
             return None
         keyed = {} if batch.noise is None else dict.fromkeys(self.signature.forward.dropouts, batch.noise)
-        with torch.no_grad():
-            if (climbed := self.signature.forward.climb({**params, **keyed}, batch.x, names)) is None:
-                return None
-            out, steps = climbed
-            losses, slope = self.signature.objective.slope(out, batch.y)
-            _, grads = descend(steps, slope.mul_(batch.weight.unsqueeze(-1)))
-            return (losses * batch.weight).sum(1), grads
+        some = slice(max(batch.active, 2))
+        leaves = {name: leaf[some] for name, leaf in (params | keyed).items()}
+        if (climbed := self.signature.forward.climb(leaves, batch.x[some], names)) is None:
+            return None
+        out, steps = climbed
+        weight = batch.weight[some]
+        losses, slope = self.signature.objective.slope(out, batch.y[some])
+        _, grads = descend(steps, slope.mul_(weight.unsqueeze(-1)))
+        return (losses * weight).sum(1), grads
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
         """The clients' mini-batches in `epochs` passes over their rows, each drawn anew by the sampler; see Schedule."""
@@ -302,12 +309,14 @@ class Client:
         """[C] the mean of the objective over the steps so far, NaN for a client that made none."""
         if not self.train_loss:
             return torch.full((self.size,), torch.nan, device=self.x.device)
-        made = torch.tensor([active for _, active in self.train_loss], device=self.x.device)
-        took_part = torch.arange(self.size, device=self.x.device) < made.unsqueeze(1)
-        losses = torch.stack([losses for losses, _ in self.train_loss])
-        return losses.where(took_part, 0).sum(0) / took_part.sum(0)
+        total, made = self.train_loss[0].new_zeros(self.size), np.zeros(self.size)
+        for losses in self.train_loss:
+            total[: len(losses)] += losses
+            made[: len(losses)] += 1
+        return total / torch.from_numpy(made).to(total)
 
 
+@torch.enable_grad()
 def _by_autograd(objective: Loss, params: Params, batch: Batch, leaves: Params) -> tuple[Tensor, Slopes]:
     losses = objective(params, batch)
     return losses, dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))

@@ -13,11 +13,13 @@ from fedmtl.errors import FedmtlError, PrivacyError
 from fedmtl.profiling import spans
 from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.mixed import MixedHost
-from fedmtl.runtime.parcels import Parcel
+from fedmtl.runtime.parcels import Parcel, Trained
 from fedmtl.runtime.scoring import Numbers
-from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, refusal, to_arrays, to_params
+from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, payload, refusal, to_arrays, to_params
+from fedmtl.server.reduce import ShardSums
 from fedmtl.server.relations import AHEAD
 from fedmtl.tasks.task import PARTS
+from fedmtl.trees import Params
 
 
 class Handler:
@@ -26,6 +28,7 @@ class Handler:
     def __init__(self, host: Host | MixedHost, clients: Sequence[int], *, trusted: bool) -> None:
         self.host, self.clients, self.trusted = host, list(clients), trusted
         self.members = frozenset(self.clients)
+        self.whole = len(self.clients) == host.federation.clients
 
     def __call__(self, message: Message) -> Message:
         """The reply; a failure of ours is an error reply that says why."""
@@ -40,9 +43,9 @@ class Handler:
             return refusal(message, str(error))
 
     def _asked(self, message: Message) -> tuple[int, list[int], Parcel]:
-        asked, arrays = about(message), message.content.array_records.get(ARRAYS)
+        asked, sent = about(message), payload(message) if ARRAYS in message.content else None
         row = {client: i for i, client in enumerate(asked["clients"])} if asked["addressed"] else None
-        parcel = Parcel(to_params(arrays) if arrays else {}, row)
+        parcel = Parcel(to_params(sent) if sent else {}, row)
         return asked["round"], [c for c in asked["clients"] if c in self.members], parcel
 
     def _query(self, message: Message) -> Message:
@@ -60,9 +63,16 @@ class Handler:
             out = self.host.train(number, clients, parcel, weights, effort)
         columns = {"client": out.clients, "num-examples": self.host.sizes[out.clients].tolist(), "loss": out.loss,
                    "steps": [steps for steps, _ in out.work], "samples": [rows for _, rows in out.work]}
-        failed = {"failed": list(out.failed), "reasons": list(out.failed.values()), "shards": out.shards,
+        shards, sums = (out.shards, out.sums) if not (self.whole and out.sums) else ([0], self._total(out))
+        failed = {"failed": list(out.failed), "reasons": list(out.failed.values()), "shards": shards,
                   "form": "rows" if weights is None else "sums"}
-        return answer(message, columns, failed, to_arrays(out.rows or out.sums))
+        return answer(message, columns, failed, to_arrays(out.rows or sums))
+
+    def _total(self, out: Trained) -> Params:
+        """What the server would make of the sums over shards, [1, ...], where no other node holds any."""
+        sums = ShardSums(self.host.scenario.runtime.shards * len(self.host.names))
+        sums.merge(out.shards, out.sums)
+        return {name: leaf.unsqueeze(0) for name, leaf in sums.total().items()}
 
     @staticmethod
     def _told(asked: Mapping[str, Any], name: str, clients: Sequence[int]) -> Numbers | None:

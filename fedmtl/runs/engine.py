@@ -139,13 +139,13 @@ def work_of(now: Round) -> dict[str, list[Any]]:
 
 def line_of(now: Round, direction: Direction, primary: str, seconds: float) -> Line:
     """A round in one line: the headline model's mean and worst tenth, on validation rows where there are any, else test."""
-    values = next((now.scores[part, model, primary] for part in ("val", "test", "train") for model in ("adapted", "personal")
-                   if (part, model, primary) in now.scores and not np.isnan(now.scores[part, model, primary]).all()), None)
+    means = now.means
+    key = next(((part, model, primary) for part in ("val", "test", "train") for model in ("adapted", "personal")
+                if f"{part}/{model}/{primary}" in means), None)
     losses = np.array([now.loss[c] for c in sorted(now.loss)])
     losses = losses[np.isfinite(losses)]
     return Line(now.number, float(losses.mean()) if len(losses) else float("nan"),
-                float(np.nanmean(values)) if values is not None else float("nan"),
-                worst_tenth(values, direction) if values is not None else float("nan"),
+                means["/".join(key)] if key else float("nan"),
+                worst_tenth(now.scores[key], direction) if key else float("nan"),
                 len(now.sampled), len(now.rejected), now.bytes_up, now.bytes_down, now.bytes_evaluate, seconds,
-                now.steps, now.samples,
-                {"/".join(key): float(np.nanmean(each)) for key, each in now.scores.items() if not np.isnan(each).all()})
+                now.steps, now.samples, means)

@@ -181,7 +181,7 @@ class RunDirectory:
                 self._who[key] = clients, json.dumps(columns)[1:-1], json.dumps(sizes[part][clients].tolist())
             head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,
                                "direction": directions[metric]})[1:-1]
-            value = json.dumps([None if math.isnan(v) else v for v in values[place].tolist()])
+            value = json.dumps(values[place].tolist()).replace("NaN", "null")
             lines.append(f'{{{head}, {self._who[key][1]}, "value": {value}, "n": {self._who[key][2]}}}')
         if lines:
             self._append("metrics", "\n".join(lines))

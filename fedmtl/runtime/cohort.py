@@ -260,7 +260,7 @@ class Host:
         self._each(clients, work, out.failed, self.sizes if share is None else self._steps(share))
         if weights is not None:
             out.shards = sorted({int(self.shard[c]) for c in out.clients})
-            out.sums = {name: leaf[out.shards] for name, leaf in sums.sums.items()}
+            out.sums = sums.of(out.shards)
         elif parts:
             out.rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return out

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Message
 
-from fedmtl.server.messages import ARRAYS, about, column, to_numpy
+from fedmtl.server.messages import about, column, payload, to_numpy
 
 Numbers = npt.NDArray[Any]
 
@@ -49,7 +49,7 @@ def read_answer(reply: Message, asked: Sequence[int], *, trusted: bool) -> Answe
         if not (np.isfinite(work) & (work >= 0)).all():
             raise RejectedError("malformed reply: a client says how many steps it made, 0 or more")
         failed = _failed(told, asked)
-        arrays = to_numpy(reply.content.array_records[ARRAYS])
+        arrays = to_numpy(payload(reply))
         shards = [int(shard) for shard in _list(told["shards"])] if trusted and told["form"] == "sums" else None
     except RejectedError:
         raise
@@ -69,7 +69,7 @@ def read_scores(reply: Message, asked: Sequence[int],
         clients = _clients(reply, asked)
         told = about(reply)
         names, failed = [tuple(str(name).split("/")) for name in _list(told["scores"])], _failed(told, asked)
-        table = to_numpy(reply.content.array_records[ARRAYS])["scores"]
+        table = to_numpy(payload(reply))["scores"]
         if table.shape != (len(names), len(clients)) or table.dtype != np.float64:
             raise RejectedError(f"malformed reply: scores {table.dtype} {list(table.shape)}, not {len(names)} x {len(clients)}")
         scores = dict(zip(names, table, strict=True))
@@ -88,7 +88,7 @@ def read_affinity(reply: Message, asked: Sequence[int], steps: int) -> tuple[lis
     if reply.has_error():
         raise RejectedError(reply.error.reason or f"error {reply.error.code}")
     try:
-        clients, table = _clients(reply, asked), to_numpy(reply.content.array_records[ARRAYS])["affinity"]
+        clients, table = _clients(reply, asked), to_numpy(payload(reply))["affinity"]
     except RejectedError:
         raise
     except Exception as error:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedmtl.trees import Params
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 ARRAYS, ABOUT, CLIENTS = "arrays", "about", "clients"
 """The records of a message: parameters, what is asked or answered, and one list a column with a value for each client."""
@@ -40,17 +42,20 @@ def set_message_id(message: Message) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """What numpy.save writes before the numbers."""
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """(the name of the dtype, what numpy.save writes before the numbers)."""
     out = BytesIO()
-    np.lib.format.write_array_header_1_0(out, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return out.getvalue()
+    np.lib.format.write_array_header_1_0(out, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), out.getvalue()
 
 
 def _encode(array: npt.NDArray[Any]) -> Array:
-    """Array(array), without asking numpy for the same header every time."""
-    data = b"".join((_header(array.dtype.str, array.shape), np.ascontiguousarray(array).data))
-    return Array(dtype=str(array.dtype), shape=array.shape, stype="numpy.ndarray", data=data)
+    """Array(array), without asking numpy for the same header every time, and without the look at what kind of input it is."""
+    dtype, header = _header(array.dtype, array.shape)
+    out = Array.__new__(Array)
+    out.dtype, out.shape, out.stype = dtype, array.shape, "numpy.ndarray"
+    out.data = b"".join((header, np.ascontiguousarray(array).data))
+    return out
 
 
 def to_arrays(params: Params) -> ArrayRecord:
@@ -115,11 +120,23 @@ def size_of(params: Params) -> int:
     return sum(leaf.numel() * leaf.element_size() for leaf in params.values())
 
 
+def _record(message: Message, name: str, kind: type[R]) -> R:
+    found = message.content[name]  # Flower's own views by kind are made anew at every look
+    if not isinstance(found, kind):
+        raise KeyError(name)
+    return found
+
+
 def about(message: Message) -> dict[str, Any]:
     """What a message asks or answers beside its arrays and columns. Raises KeyError where it is absent."""
-    return dict(message.content.config_records[ABOUT])
+    return dict(_record(message, ABOUT, ConfigRecord).items())
 
 
 def column(message: Message, name: str) -> npt.NDArray[Any]:
     """One column of a reply. Raises KeyError where it is absent."""
-    return np.asarray(message.content.metric_records[CLIENTS][name])
+    return np.asarray(_record(message, CLIENTS, MetricRecord)[name])
+
+
+def payload(message: Message) -> ArrayRecord:
+    """The parameters in a message. Raises KeyError where it has none."""
+    return _record(message, ARRAYS, ArrayRecord)

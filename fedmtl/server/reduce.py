@@ -52,18 +52,25 @@ class ShardSums:
         """Adds rows [K, ...] with weights [K] to the sums of their shards [K]."""
         index, weight = torch.from_numpy(shard), torch.from_numpy(weights)
         for name, leaf in rows.items():
-            rows_of = flat(leaf.detach()).to("cpu", torch.float64, copy=True).mul_(weight.unsqueeze(1))
+            rows_of = flat(leaf.detach().cpu()) * weight.unsqueeze(1)
             if name not in self.sums:
                 self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
             self.sums[name].view(self.shards, -1).index_add_(0, index, rows_of)
 
     def merge(self, shard: Sequence[int], sums: Mapping[str, Tensor]) -> None:
         """Takes over the sums [len(shard), ...] of whole shards from whoever computed them."""
-        index = torch.tensor(shard, dtype=torch.int64)
+        index, everything = torch.tensor(shard, dtype=torch.int64), list(shard) == list(range(self.shards))
         for name, leaf in sums.items():
+            if everything and name not in self.sums:
+                self.sums[name] = leaf
+                continue
             if name not in self.sums:
                 self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
             self.sums[name].index_add_(0, index, leaf)
+
+    def of(self, shard: Sequence[int]) -> Params:
+        """The sums [len(shard), ...] of some shards, in rising order."""
+        return self.sums if len(shard) == self.shards else {name: leaf[shard] for name, leaf in self.sums.items()}
 
     def total(self) -> Params:
         """The sum over the shards in float64, always of the same matrix, however many workers filled it."""

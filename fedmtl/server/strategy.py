@@ -59,6 +59,16 @@ class Round:
     affinity: Affinity | None = None
     figures: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def means(self) -> dict[str, float]:
+        """Of every score the mean over the clients that have it, as "test/personal/accuracy"; without what nobody has."""
+        if not self.scores:
+            return {}
+        table = np.stack(list(self.scores.values()))
+        count = (~np.isnan(table)).sum(1)
+        total = np.nansum(table, axis=1)
+        return {"/".join(key): float(total[i] / count[i]) for i, key in enumerate(self.scores) if count[i]}
+
 
 class MethodStrategy(Strategy):
     """Runs one method of `scenario` from the initial model; `rounds` keeps what happened, round by round.
@@ -357,8 +367,7 @@ class MethodStrategy(Strategy):
             now.unscored |= dict.fromkeys(silent, "no reply in time")
         if not now.scores:
             return None
-        known = {"/".join(key): values[~np.isnan(values)] for key, values in now.scores.items()}
-        return MetricRecord({name: float(values.mean()) for name, values in known.items() if len(values)})
+        return MetricRecord(dict(now.means))
 
     def _expected_scores(self) -> set[tuple[str, ...]]:
         """(part, model, metric) of everything that a client of this method can be scored on."""
