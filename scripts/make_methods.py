@@ -9,24 +9,18 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import torch
 from flwr.app import Message
-from torch import Tensor
 
 from fedmtl.algorithms.base import Algorithm
 from fedmtl.algorithms.steps import SCAN
 from fedmtl.conformance import PROPERTIES
 from fedmtl.conformance.case import Trial, small_federation
-from fedmtl.models.stacked import Forward
 from fedmtl.registry import discover, kebab, summary_of
 from fedmtl.runs.runner import one_thread
-from fedmtl.trees import Params
+from fedmtl.server.messages import CLIENTS, LEDGER
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -51,7 +45,8 @@ Beside FedAvg, with the keys left as they are, the same `training.epochs` for al
 *Down*, *up* and *kept* are numbers a client, in models: 1 is as many as the model has parameters. *Passes* are rows through the
 model in a client's local work, in FedAvg's: with a gradient, and beside that without one. Epochs that a method sets itself
 (`head-epochs`) are in; what `adapt` trains before use and what the server computes are not. What is per class (FedProto) or per
-row (MOCHA) weighs more here than with a large model; MOCHA's dual steps do not pass through it.
+row (MOCHA) weighs more here than with a large model; a dual step of MOCHA's counts as one row each way.
+They are the counts of a run's own ledger: `work` and `kept` in summary.json and in a benchmark's tables.
 
 | method | down | up | kept | passes with a gradient | without |
 |---|---|---|---|---|---|
@@ -74,28 +69,6 @@ class Cost:
         return [f"{part:.2f}".rstrip("0").rstrip(".") for part in parts]
 
 
-@contextmanager
-def counted(width: int) -> Iterator[list[int]]:
-    """Counts rows [C, B, width] that enter any model: [without a gradient, with one]."""
-    rows, call, climb = [0, 0], Forward.__call__, Forward.climb
-
-    def counting(self: Forward, params: Params, x: Tensor, **words: Any) -> Tensor:
-        if x.shape[-1] == width:
-            rows[torch.is_grad_enabled()] += x.shape[0] * x.shape[1]
-        return call(self, params, x, **words)
-
-    def climbing(self: Forward, params: Params, x: Tensor, moving: Collection[str]) -> Any:
-        out = climb(self, params, x, moving)
-        rows[1] += 0 if out is None else x.shape[0] * x.shape[1]
-        return out
-
-    Forward.__call__, Forward.climb = counting, climbing  # type: ignore[method-assign]
-    try:
-        yield rows
-    finally:
-        Forward.__call__, Forward.climb = call, climb  # type: ignore[method-assign]
-
-
 def numbers_in(replies: list[Message]) -> int:
     """How many numbers the arrays of all replies hold."""
     records = [record for reply in replies for record in reply.content.array_records.values()]
@@ -107,20 +80,20 @@ def cost_of(method: Algorithm) -> Cost:
     training = {"batch-size": BATCH, "epochs": EPOCHS}
     trial = Trial(method, small_federation(SIZES), {"training": training, "runtime": {"cohort": 1}})
     trial.rounds(1)
-    down = up = 0.0
+    total = dict.fromkeys(("down", "up", *LEDGER), 0.0)
 
     def seen(replies: list[Message]) -> list[Message]:
-        nonlocal up
-        up += numbers_in(replies)
+        total["up"] += numbers_in(replies)
+        for reply in replies:
+            for name in LEDGER:
+                total[name] += sum(reply.content.metric_records[CLIENTS][name])
         return replies
 
-    with counted(trial.federation.x.shape[1]) as rows:
-        for _ in range(ROUNDS):
-            down += sum(leaf.numel() for leaf in trial.shared.values()) * (1 if method.addressed else len(SIZES))
-            trial.rounds(1, seen)
-    kept = sum(leaf.numel() for leaf in trial.kept().values()) * ROUNDS
-    each = len(SIZES) * ROUNDS
-    return Cost(down / each, up / each, kept / each, rows[1] / each, rows[0] / each)
+    for _ in range(ROUNDS):
+        total["down"] += sum(leaf.numel() for leaf in trial.shared.values()) * (1 if method.addressed else len(SIZES))
+        trial.rounds(1, seen)
+    each = {name: count / (len(SIZES) * ROUNDS) for name, count in total.items()}
+    return Cost(each["down"], each["up"], each["kept"], each["backward"], each["forward"] - each["backward"])
 
 
 def proofs() -> dict[str, tuple[str, list[str]]]:

@@ -115,6 +115,11 @@ def minus(a: Theta, b: Theta, by: float = 1.0) -> Theta:
     return {name: by * (leaf - b[name]) for name, leaf in a.items()}
 
 
+def plus(a: Theta, b: Theta, by: float = 1.0) -> Theta:
+    """a + by b."""
+    return {name: leaf + by * b[name] for name, leaf in a.items()}
+
+
 def near(found: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float = 1e-10) -> None:
     """Asserts equal names and values."""
     assert set(found) == set(wanted)

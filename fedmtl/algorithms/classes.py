@@ -49,7 +49,7 @@ def class_sums(client: Client, params: Params) -> tuple[Tensor, Tensor, Tensor]:
     """Of the labelled train rows: (counts [C, classes], sums of z by class [C, classes, features], sums of norm(z)^2 [C])."""
     counts = sums = squares = torch.zeros((), device=client.x.device, dtype=client.x.dtype)
     for batch in client.scan():
-        z, hot = client.signature.forward.body(params, batch.x), of_class(client, batch)
+        z, hot = client.features(params, batch, training=False), of_class(client, batch)
         counts, sums = counts + hot.sum(1), sums + hot.transpose(1, 2) @ z
         squares = squares + (z.square().sum(2) * hot.sum(2)).sum(1)
     return counts, sums, squares
@@ -58,6 +58,6 @@ def class_sums(client: Client, params: Params) -> tuple[Tensor, Tensor, Tensor]:
 @torch.no_grad()
 def representations(client: Client, params: Params) -> tuple[Tensor, Tensor]:
     """(z [C, N, features], hot [C, N, classes]) of all train rows, as the trunk is used; N covers the longest client's rows."""
-    parts = [(client.signature.forward.body(params, batch.x), of_class(client, batch)) for batch in client.scan()]
+    parts = [(client.features(params, batch, training=False), of_class(client, batch)) for batch in client.scan()]
     z, hot = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     return z, hot

@@ -74,7 +74,7 @@ class Distil(Algorithm):
         def mixture(w: Params, batch: Batch) -> Tensor:
             out = client.predict(w, batch)
             with torch.no_grad():
-                soft = client.signature.forward(teacher, batch.x) if client.soft is None else client.soft[batch.rows]
+                soft = client.predict(teacher, batch, training=False) if client.soft is None else client.soft[batch.rows]
             spoken = soft.isfinite().all(2) | (batch.weight == 0)
             a = weight * (kept["taught"] if client.soft is None else spoken.all(1).to(out.dtype))
             mine, theirs = (client.signature.objective.split(said, batch.y) for said in (out, soft.nan_to_num()))

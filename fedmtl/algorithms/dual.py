@@ -107,6 +107,7 @@ def ascend(client: Client, rows: tuple[Tensor, Tensor, Tensor], loss: Loss, alph
     alpha, change, slot = alpha.clone(), torch.zeros_like(w), torch.arange(len(x), device=x.device)
     n, pull = _count(real), pull[:, None]
     visits = np.ceil(fraction * client.effort * client.rows.counts - 1e-9).astype(np.int64)
+    client.work += client.epochs * visits  # a step, a row, and each way through the layer
     for epoch in range(client.epochs):
         bits = keys.fold(client.key[:, None], epoch, np.arange(x.shape[1]))
         bits[np.arange(x.shape[1]) >= client.rows.counts[:, None]] = np.iinfo(np.uint64).max

@@ -68,7 +68,7 @@ class Fd(Algorithm):
         count: Tensor = torch.zeros(())
         for batch in client.scan():
             hot = of_class(client, batch)
-            total = total + torch.bmm(hot.transpose(1, 2), client.signature.forward(w, batch.x).softmax(2))
+            total = total + torch.bmm(hot.transpose(1, 2), client.predict(w, batch, training=False).softmax(2))
             count = count + hot.sum(1)
         return {"says": total / count.clamp(min=1).unsqueeze(2), "has": (count > 0).to(total)}
 

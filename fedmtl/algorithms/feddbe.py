@@ -68,7 +68,7 @@ class Feddbe(Algorithm):
     @torch.no_grad()
     def _mean(self, client: Client, theta: Params) -> Tensor:
         """[C, features] the mean of z over all train rows."""
-        parts = [client.signature.forward.body(theta, batch.x) * batch.weight.unsqueeze(-1) for batch in client.scan()]
+        parts = [client.features(theta, batch, training=False) * batch.weight.unsqueeze(-1) for batch in client.scan()]
         return torch.stack([part.sum(1) for part in parts]).sum(0)
 
     def personal(self, received: Params, kept: Mapping[str, Any]) -> Params:

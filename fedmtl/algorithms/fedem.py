@@ -54,7 +54,7 @@ class Fedem(Algorithm):
     @torch.no_grad()
     def _fit(self, client: Client, models: list[Params], batch: Batch) -> tuple[Tensor, Tensor]:
         """(log-likelihoods [C, B, M] of a batch's rows under every component, weights [C, B])."""
-        found = [client.row_losses(client.signature.forward(model, batch.x), batch) for model in models]
+        found = [client.row_losses(client.predict(model, batch, training=False), batch) for model in models]
         return -self.precision * torch.stack([losses for losses, _ in found], dim=-1), found[0][1]
 
     def local(self, client: Client, received: Params, kept: Mapping[str, Any]) -> Update:

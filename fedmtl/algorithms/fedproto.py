@@ -69,7 +69,7 @@ class Fedproto(Algorithm):
         share: Tensor = torch.zeros(())
         for batch in client.scan():
             hot = of_class(client, batch) * batch.weight.unsqueeze(2)
-            total = total + torch.bmm(hot.transpose(1, 2), client.signature.forward.body(w, batch.x))
+            total = total + torch.bmm(hot.transpose(1, 2), client.features(w, batch, training=False))
             share = share + hot.sum(1)
         return {"prototypes": total, "share": share}
 

@@ -85,7 +85,7 @@ class Great(Algorithm):
         """(g [C, B, features], weight [C, B]) of all train rows: the gradient of each one's loss by z, and 0 without a label."""
         for batch in client.scan():
             with torch.no_grad():
-                z = client.signature.forward.body(w, batch.x)
+                z = client.features(w, batch, training=False)
             losses, weight = client.row_losses(client.signature.forward.top(w, z.requires_grad_()), batch)
             yield torch.autograd.grad(losses.sum(), z)[0], weight
 

@@ -39,12 +39,12 @@ class Moon(Algorithm):
 
     def local(self, client: Client, received: Params, kept: Mapping[str, Any]) -> Update:
         """Equations 3 and 4: F(w) + mu mean -log(e^near / (e^near + e^far)), cosines over tau to the received and last model."""
-        body, last = client.signature.forward.body, pick(dict(kept), received)
+        last = pick(dict(kept), received)
 
         def contrasted(w: Params, batch: Batch) -> Tensor:
             z = client.features(w, batch)
             with torch.no_grad():
-                others = [body(model, batch.x) for model in (received, last)]
+                others = [client.features(model, batch, training=False) for model in (received, last)]
             near, far = (F.cosine_similarity(z, other, dim=-1) / self.tau for other in others)
             contrast = (F.softplus(far - near) * batch.weight).sum(1)
             return client.loss_of(client.head(w, z, batch), batch, w) + self.mu * contrast

@@ -33,6 +33,8 @@ __all__ = ["SCAN", "Batch", "Client", "Loss", "Rows", "Signature"]
 Loss = Callable[[Params, Batch], Tensor]
 PUBLIC = 0x7075626C6963
 """Folded into a key, it gives that of the passes over the public rows."""
+WORK = ("steps", "samples", "forward", "backward")
+"""Steps; rows that they took gradients of; and rows through a model, with and without a gradient, and with one: once a model."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,13 @@ class Client:
     """[C] or [1] the share of its steps that each client makes (server.pace)."""
     ids: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
     """[C] each client's number in the federation, from 0: what the server calls it."""
-    work: Ints = field(default_factory=lambda: np.zeros((2, 0), np.int64))
-    """[2, C] how many steps each client has made, and of how many rows it took gradients, also in cohorts made of this one."""
+    work: Ints = field(default_factory=lambda: np.zeros((len(WORK), 0), np.int64))
+    """[4, C] what each client has done, in the order of WORK, also in cohorts made of this one."""
 
     def __post_init__(self) -> None:
         self.train_loss: list[Tensor] = []
         if self.work.shape[1] != self.size:
-            self.work = np.zeros((2, self.size), np.int64)
+            self.work = np.zeros((len(WORK), self.size), np.int64)
 
     @property
     def size(self) -> int:
@@ -115,17 +117,25 @@ class Client:
         names = self.select(selector)
         return {k: v for k, v in params.items() if k in names}, {k: v for k, v in params.items() if k not in names}
 
-    def predict(self, params: Params, batch: Batch) -> Tensor:
-        """The model's outputs on a batch, [C, B, outputs]."""
-        return self._run(self.signature.forward, params, batch.x, batch.noise)
+    def predict(self, params: Params, batch: Batch, *, training: bool = True) -> Tensor:
+        """The model's outputs on a batch, [C, B, outputs]; not in training it is as it is used, without dropout."""
+        return self._passed(self.signature.forward, params, batch, training)
 
-    def features(self, params: Params, batch: Batch) -> Tensor:
+    def features(self, params: Params, batch: Batch, *, training: bool = True) -> Tensor:
         """The representation of a batch, [C, B, features]: what the trunk gives."""
-        return self._run(self.signature.forward.body, params, batch.x, batch.noise)
+        return self._passed(self.signature.forward.body, params, batch, training)
 
     def head(self, params: Params, z: Tensor, batch: Batch) -> Tensor:
         """The outputs [C, B, outputs] of the head for the representation z [C, B, features] of a batch."""
         return self._run(self.signature.forward.top, params, z, batch.noise)
+
+    def _passed(self, forward: Forward, params: Params, batch: Batch, training: bool) -> Tensor:
+        """What a batch becomes; counts its rows."""
+        out = self._run(forward, params, batch.x, batch.noise) if training else forward(params, batch.x)
+        self.work[2] += batch.real
+        if out.requires_grad:
+            self.work[3] += batch.real
+        return out
 
     def _run(self, forward: Forward, params: Params, x: Tensor, noise: Tensor | None) -> Tensor:
         keyed = {} if noise is None else dict.fromkeys(forward.dropouts, noise)
@@ -210,7 +220,7 @@ class Client:
         params = self.signature.forward.working(params)  # of one order of memory, which decides on the last bits
         total = mass = torch.zeros((), device=self.x.device)
         for batch in self.scan():
-            losses, weight = self.row_losses(self.signature.forward(params, batch.x), batch)
+            losses, weight = self.row_losses(self.predict(params, batch, training=False), batch)
             total, mass = total + (losses * weight).sum(1), mass + weight.sum(1)
         return total / mass.clamp(min=torch.finfo(mass.dtype).tiny)
 
@@ -222,7 +232,7 @@ class Client:
     def outputs(self, params: Params) -> Tensor:
         """[C, N, outputs] what a model says of all training rows, in their order; N is what the longest client has."""
         params = self.signature.forward.working(params)
-        return torch.cat([self.signature.forward(params, batch.x) for batch in self.scan()], 1)[:, : self.rows.padded.shape[1]]
+        return torch.cat([self.predict(params, batch, training=False) for batch in self.scan()], 1)[:, : self.rows.padded.shape[1]]
 
     def on_public(self) -> Client:
         """The same cohort with the public rows, which have no labels, in the place of its own.
@@ -282,6 +292,7 @@ class Client:
         leaves = {name: leaf[some] for name, leaf in (params | keyed).items()}
         if (climbed := self.signature.forward.climb(leaves, batch.x[some], names)) is None:
             return None
+        self.work[2:] += batch.real
         out, steps = climbed
         weight = batch.weight[some]
         losses, slope = self.signature.objective.slope(out, batch.y[some])

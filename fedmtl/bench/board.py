@@ -18,10 +18,12 @@ from fedmtl.runs.budget import in_words
 
 __all__ = ["failures", "leaderboard", "metrics", "pairs", "ranks"]
 
+_WORK = ("steps", "samples", "forward", "backward")
 _TEXT = ("scenario", "algorithm", "metric", "direction", "budget", "ended", "tuned", "without", "command")
 COLUMNS = ["scenario", "algorithm", "metric", "direction", "seeds", "mean", "low", "high", "worst10", "before", "shared", "round",
            "chosen", "chosen_round", "difference", "difference_low", "difference_high", "p", "p_holm", "agreed", "significant",
-           "rank", "delta_m", "harmed", "bytes", "steps", "samples", "budget", "ended", "trials", "tuned", "without", "command"]
+           "rank", "delta_m", "harmed", "bytes", *_WORK, "kept", "kept_bytes", "budget", "ended", "trials", "tuned", "without",
+           "command"]
 PAIRS = ["scenario", "a", "b", "clients", "seeds", "difference", "low", "high", "p", "p_holm", "agreed", "significant"]
 RANKS = ["scenario", "algorithm", "rank", "rows", "critical", "friedman"]
 ALL = "all scenarios"
@@ -50,8 +52,9 @@ def board(runs: Sequence[Run]) -> pd.DataFrame:
     chosen and chosen_round (by validation); difference with difference_low and difference_high over Local (of the clients' means
     over seeds, positive is better, 95 % over clients; the relative gain where clients have unlike metrics), p (Wilcoxon over
     clients) and p_holm (over the methods of the scenario), agreed (`statistics.agrees`), significant at 5 % (both, or p_holm where
-    there is one seed), rank (over clients), delta_m, harmed, what was spent: bytes (up and down), steps, samples; budget, ended:
-    by what; trials and the values that they chose; without: what other methods have and this one, which shares no trunk, was spared
+    there is one seed), rank (over clients), delta_m, harmed, what was spent: bytes (up and down), steps, samples, rows forward and
+    backward through a model; kept (numbers in a client's private state) and kept_bytes; budget, ended: by what; trials and the
+    values that they chose; without: what other methods have and this one, which shares no trunk, was spared
     (`mtl.fitting.OF_THE_TRUNK`); command (re-runs the row in the benchmark directory). Local has no difference.
     """
     base, rows = baselines(runs), []
@@ -179,12 +182,13 @@ def _figures(run: Run) -> dict[str, float | None]:
     """What one run adds to the means of its row."""
     said = run.said
     primary, models, chosen = said["primary"], said["test_models"], said.get("test_at_best_val")
-    work = said.get("work", {})
+    work, kept = said.get("work", {}), said.get("kept", {})
     return {"mean": said["test"][primary]["mean"], "worst10": said["test"][primary]["worst10"], "round": said["test_round"],
             "before": models["personal"][primary]["mean"] if said["test_model"] == "adapted" else None,
             "shared": models["global"][primary]["mean"] if "global" in models else None,
             "chosen": chosen[primary]["mean"] if chosen else None, "chosen_round": chosen["round"] if chosen else None,
-            "bytes": said["bytes"]["up"] + said["bytes"]["down"], "steps": work.get("steps"), "samples": work.get("samples")}
+            "bytes": said["bytes"]["up"] + said["bytes"]["down"], **{unit: work.get(unit) for unit in _WORK},
+            "kept": kept.get("parameters"), "kept_bytes": kept.get("bytes")}
 
 
 def _without(mine: Sequence[Run], each: Sequence[Run]) -> str:

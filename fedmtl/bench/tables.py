@@ -20,8 +20,8 @@ _BETTER = {"mean": 0, "worst10": 0, "before": 0, "shared": 0, "chosen": 0, "diff
 """Which way is better: up, down, or as the metric has it (0)."""
 _HEADER = {"algorithm": "method", "mean": "test mean", "ci": "95 % of seeds", "worst10": "worst 10 %", "before": "before adapting",
            "shared": "global model", "chosen": "chosen by validation", "difference": "over Local", "p_holm": "p (Holm)",
-           "rank": "rank", "delta_m": "Delta-m", "harmed": "harmed", "bytes": "sent", "ended": "ended by", "tuned": "tuned",
-           "without": "without"}
+           "rank": "rank", "delta_m": "Delta-m", "harmed": "harmed", "bytes": "sent", "forward": "rows forward",
+           "backward": "rows backward", "kept": "kept", "ended": "ended by", "tuned": "tuned", "without": "without"}
 NOTE = ("Means over seeds of the clients' test score after the last round, beside the round that validation chose. Over Local: "
         "paired, of the same seed; * significant at 5 % over clients (Wilcoxon signed-rank, Holm over the methods) and, where "
         "there are several seeds, over these (Student's t).")
@@ -48,8 +48,8 @@ def cells(row: Any) -> dict[str, str]:
             "difference": words.percent(row.difference) if share else words.score(row.metric, row.difference),
             "p_holm": verdict(row) or words.NONE, "rank": words.NONE if np.isnan(row.rank) else f"{row.rank:.3g}",
             "delta_m": words.percent(row.delta_m), "harmed": words.NONE if np.isnan(row.harmed) else f"{100 * row.harmed:.0f} %",
-            "bytes": words.size(row.bytes), "ended": row.ended, "tuned": row.tuned,
-            "without": row.without or words.NONE}
+            **{name: words.number(getattr(row, name)) for name in ("forward", "backward", "kept")},
+            "bytes": words.size(row.bytes), "ended": row.ended, "tuned": row.tuned, "without": row.without or words.NONE}
 
 
 def rows_of(rows: pd.DataFrame) -> list[Any]:

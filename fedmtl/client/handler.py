@@ -15,7 +15,7 @@ from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.mixed import MixedHost
 from fedmtl.runtime.parcels import Parcel, Trained
 from fedmtl.runtime.scoring import Numbers
-from fedmtl.server.messages import ARRAYS, LEAKED, about, answer, payload, refusal, to_arrays, to_params
+from fedmtl.server.messages import ARRAYS, LEAKED, LEDGER, about, answer, payload, refusal, to_arrays, to_params
 from fedmtl.server.reduce import ShardSums
 from fedmtl.server.relations import AHEAD
 from fedmtl.tasks.task import PARTS
@@ -62,7 +62,7 @@ class Handler:
         with spans.span("local work"):
             out = self.host.train(number, clients, parcel, weights, effort)
         columns = {"client": out.clients, "num-examples": self.host.sizes[out.clients].tolist(), "loss": out.loss,
-                   "steps": [steps for steps, _ in out.work], "samples": [rows for _, rows in out.work]}
+                   **{name: [done[i] for done in out.work] for i, name in enumerate(LEDGER)}}
         shards, sums = (out.shards, out.sums) if not (self.whole and out.sums) else ([0], self._total(out))
         failed = {"failed": list(out.failed), "reasons": list(out.failed.values()), "shards": shards,
                   "form": "rows" if weights is None else "sums"}

@@ -128,7 +128,7 @@ def _data_row(client: dict[str, Any], split: dict[str, Any]) -> list[str]:
 
 def _costs(summary: dict[str, Any], journal: list[dict[str, Any]]) -> list[tuple[str, str]]:
     sent, seconds = summary.get("bytes") or {}, summary.get("seconds") or {}
-    found = [(f"sent {way}", words.size(sent[way])) for way in ("up", "down") if way in sent]
+    found = [(f"sent {way}", words.size(sent[way])) for way in ("up", "down") if way in sent] + tables.work_said(summary)
     named = (("total", "in all"), ("startup", "to start"), ("round_median", "a round, median"))
     found += [(name, words.duration(seconds[key])) for key, name in named if seconds.get(key) is not None]
     events = {event["round"]: event for event in journal if event["event"] == "round"}.values()

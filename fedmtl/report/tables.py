@@ -89,10 +89,21 @@ def _costs(summary: dict[str, Any]) -> Text:
     said = [_gained(summary)] if "gains" in summary else []
     if sent:
         said.append(f"sent up {words.size(sent.get('up'))}, down {words.size(sent.get('down'))}")
+    said += [f"{what} {how}" for what, how in work_said(summary)]
     if seconds:
         parts = (("total", "in all"), ("round_median", "a round"), ("startup", "to start"))
         said.append(", ".join(f"{words.duration(seconds.get(part))} {name}" for part, name in parts))
     return Text("; ".join(said).replace("\n; ", "\n"))
+
+
+def work_said(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the clients' work came to, by names, as far as a run wrote it down."""
+    work, kept = summary.get("work") or {}, summary.get("kept") or {}
+    found = [("samples processed", words.number(work["samples"]))] if "samples" in work else []
+    found += [(f"rows {way}", words.number(work[way])) for way in ("forward", "backward") if way in work]
+    if kept:
+        found.append(("kept by a client", f"{words.number(kept['parameters'])} numbers ({words.size(kept['bytes'])})"))
+    return found
 
 
 def _count(held: Any) -> int:

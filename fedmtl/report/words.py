@@ -39,6 +39,17 @@ def size(count: float | None) -> str:
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
 
 
+def number(count: float | None) -> str:
+    """A count: three digits and M or G where there are many."""
+    if count is None or math.isnan(count):
+        return NONE
+    for unit in ("", " k", " M", " G"):
+        if abs(count) < 999.5 or unit == " G":
+            break
+        count /= 1000
+    return f"{count:.0f}" if not unit else f"{count:.3g}{unit}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds: milliseconds below one, minutes and hours above two minutes."""
     if seconds is None or math.isnan(seconds):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,11 +11,12 @@ import numpy as np
 from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
+from fedmtl.algorithms.steps import WORK
 from fedmtl.errors import TooManyFailures
 from fedmtl.profiling import spans
 from fedmtl.runs.budget import Purse
 from fedmtl.scenario import Scenario
-from fedmtl.server.messages import to_params
+from fedmtl.server.messages import LEDGER, to_params
 from fedmtl.server.strategy import MethodStrategy, Round
 from fedmtl.tasks.objectives import Direction
 from fedmtl.trees import Params
@@ -35,8 +36,10 @@ class Line:
     bytes_down: int
     bytes_evaluate: int
     seconds: float
-    steps: int = 0
-    samples: int = 0
+    replied: int = 0
+    ledger: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0))
+    """What those who replied did and keep, all together (server.strategy.Round)."""
+
     means: Mapping[str, float] = field(default_factory=dict)
     """The clients' mean of every score, as "test/personal/accuracy"."""
 
@@ -90,7 +93,8 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, metrics
             raise
         aggregated = time.perf_counter()
         now = strategy.round(number)
-        purse.pay(steps=now.steps, samples=now.samples, bytes=now.bytes_up + now.bytes_down, seconds=aggregated - start)
+        done = {unit: now.ledger[unit] for unit in WORK}
+        purse.pay(steps=done["steps"], samples=done["samples"], bytes=now.bytes_up + now.bytes_down, seconds=aggregated - start)
         strategy.last = scenario.rounds if purse.holds else number
         if asked := strategy.configure_affinity(number):
             with spans.span("waiting"):
@@ -116,7 +120,7 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, metrics
         line = line_of(now, metrics[primary], primary, seconds["total"])
         files.journal("round", round=number, seconds=seconds, sampled=len(now.sampled), accepted=len(now.accepted),
                       bytes={"up": now.bytes_up, "down": now.bytes_down, "evaluate": now.bytes_evaluate},
-                      steps=now.steps, samples=now.samples, **({"work": work_of(now)} if now.effort else {}),
+                      **done, kept=kept_of([now]), **({"work": work_of(now)} if now.effort else {}),
                       rejected=_reasons(now.rejected), unscored=_reasons(now.unscored),
                       train_loss=None if np.isnan(line.loss) else line.loss,
                       **({"method": now.figures} if now.figures else {}), **({"profile": spans.take()} if spans.on else {}))
@@ -128,6 +132,13 @@ def run_rounds(scenario: Scenario, grid: Grid, strategy: MethodStrategy, metrics
 
 def _reasons(clients: Mapping[int, str]) -> list[dict[str, int | str]]:
     return [{"client": client, "reason": why} for client, why in sorted(clients.items())]
+
+
+def kept_of(rounds: Sequence[Round | Line]) -> dict[str, int]:
+    """How many numbers a client keeps to itself, and how many bytes they are: the mean over all replies of some rounds."""
+    replied = max(sum(one.replied for one in rounds), 1)
+    total = {name: sum(one.ledger[name] for one in rounds) for name in ("kept", "kept-bytes")}
+    return {"parameters": round(total["kept"] / replied), "bytes": round(total["kept-bytes"] / replied)}
 
 
 def work_of(now: Round) -> dict[str, list[Any]]:
@@ -148,4 +159,4 @@ def line_of(now: Round, direction: Direction, primary: str, seconds: float) -> L
                 means["/".join(key)] if key else float("nan"),
                 worst_tenth(now.scores[key], direction) if key else float("nan"),
                 len(now.sampled), len(now.rejected), now.bytes_up, now.bytes_down, now.bytes_evaluate, seconds,
-                now.steps, now.samples, means)
+                now.replied, now.ledger, means)

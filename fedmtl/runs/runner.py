@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from flwr.serverapp import Grid
 
+from fedmtl.algorithms.steps import WORK
 from fedmtl.client.store import MemoryStore
 from fedmtl.errors import ScenarioError
 from fedmtl.profiling import spans
 from fedmtl.runs.budget import Purse, in_words
 from fedmtl.runs.console import RoundLines
-from fedmtl.runs.engine import Line, Listener, run_rounds
+from fedmtl.runs.engine import Line, Listener, kept_of, run_rounds
 from fedmtl.runs.newcomers import after_training, check_newcomers
 from fedmtl.runs.results import RunDirectory, next_directory
 from fedmtl.runs.tracking import check_trackers, tracked
@@ -217,7 +218,7 @@ def conduct(scenario: Scenario, federation: Federation | Mixed, grid: Grid, file
     summary = files.finish(scenario, shared, primary, {
         "clients": federation.clients, "task_names": sorted(set(federation.tasks)),
         "bytes": {way: sum(getattr(line, f"bytes_{way}") for line in spent) for way in ("up", "down", "evaluate")},
-        "work": {unit: sum(getattr(line, unit) for line in spent) for unit in ("steps", "samples")}, **purse.said(),
+        "work": {unit: sum(line.ledger[unit] for line in spent) for unit in WORK}, "kept": kept_of(spent), **purse.said(),
         "seconds": seconds, **({"truth": truth} if truth else {}), **({"method": figures} if figures else {}), **newcomers})
     if report:
         from fedmtl.report.html import write_report

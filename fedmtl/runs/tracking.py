@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fedmtl.algorithms.steps import WORK
 from fedmtl.errors import ScenarioError
 from fedmtl.report.baseline import flat
 from fedmtl.runs.engine import Line
@@ -29,7 +30,7 @@ class Tracker(ABC):
         """One round is over."""
         self.log(line.round, {**line.means, "train/loss": line.loss, "clients/accepted": line.sampled - line.failed,
                               "clients/failed": line.failed, "bytes/up": line.bytes_up, "bytes/down": line.bytes_down,
-                              "work/steps": line.steps, "work/samples": line.samples, "seconds/round": line.seconds})
+                              **{f"work/{unit}": line.ledger[unit] for unit in WORK}, "seconds/round": line.seconds})
 
     @abstractmethod
     def log(self, round: int, values: Mapping[str, float]) -> None:

@@ -290,7 +290,7 @@ class Host:
                         self._each([client], work, failed, sizes)
 
     def _train_together(self, round: int, chunk: list[int], slots: list[int], parcel: Parcel, failed: dict[int, str],
-                        effort: Mapping[int, float] | None) -> tuple[list[int], Params, list[float], list[tuple[int, int]]]:
+                        effort: Mapping[int, float] | None) -> tuple[list[int], Params, list[float], list[tuple[int, ...]]]:
         client = self.client(slots, round, "batches")
         if effort is not None:
             client.effort = np.array([effort[slot] for slot in slots])
@@ -299,7 +299,8 @@ class Host:
         state = trees.flatten({**kept, BALANCE: client.end_balance()})
         sent = {name: leaf[: len(chunk)].detach() for name, leaf in sent.items()}
         state = {name: leaf[: len(chunk)].detach() for name, leaf in state.items()}
-        loss, work = client.mean_train_loss()[: len(chunk)].tolist(), list(map(tuple, client.work.T.tolist()))[: len(chunk)]
+        holds = (sum(leaf[0].numel() for leaf in state.values()), sum(leaf[0].nbytes for leaf in state.values()))
+        loss, work = (said[: len(chunk)] for said in (client.mean_train_loss().tolist(), client.work.T.tolist()))
         good = finite({**{f"s/{k}": v for k, v in sent.items()}, **state})
         if not good.all():
             keep = good.nonzero().flatten()
@@ -307,7 +308,7 @@ class Host:
             sent, state = ({name: leaf[keep] for name, leaf in tree.items()} for tree in (sent, state))
             chunk, loss, work = ([column[i] for i in keep.tolist()] for column in (chunk, loss, work))
         self.store.save(chunk, state, round)
-        return chunk, sent, loss, work
+        return chunk, sent, loss, [(*did, *holds) for did in work]
 
     def guard(self, sent: Params) -> None:
         """Raises PrivacyError where a method is about to send what it does not declare as shared."""

@@ -15,14 +15,14 @@ from fedmtl.trees import Params
 class Trained:
     """What a round of training gave. clients: [K] ids that succeeded, in adding order; failed: id to reason.
 
-    work: [K] (steps, rows with a gradient) of each client.
+    work: [K] of each client what it did and keeps, in the order of server.messages.LEDGER.
 
     Either rows, leaves [K, ...], or sums of whole shards, leaves [S, ...] in float64 with their shard numbers.
     """
 
     clients: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
-    work: list[tuple[int, int]] = field(default_factory=list)
+    work: list[tuple[int, ...]] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     rows: Params = field(default_factory=dict)
     sums: Params = field(default_factory=dict)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Message
 
-from fedmtl.server.messages import about, column, payload, to_numpy
+from fedmtl.server.messages import LEDGER, about, column, payload, to_numpy
 
 Numbers = npt.NDArray[Any]
 
@@ -24,7 +24,7 @@ class RejectedError(Exception):
 class Answer:
     """A reply to a train message. clients: [K] who answered; claimed, loss: [K]; failed: the others, with reasons.
 
-    work: [K, 2] how many steps each says that it made, and of how many rows it took gradients.
+    work: [K, 6] what each says that it did and keeps, in the order of LEDGER.
 
     arrays: leaves [K, ...], or where `shards` holds shard numbers, sums over whole shards [len(shards), ...].
     """
@@ -45,9 +45,9 @@ def read_answer(reply: Message, asked: Sequence[int], *, trusted: bool) -> Answe
     try:
         clients, told = _clients(reply, asked), about(reply)
         claimed, loss = (_column(reply, name, len(clients)) for name in ("num-examples", "loss"))
-        work = np.stack([_column(reply, name, len(clients)) for name in ("steps", "samples")], 1)
+        work = np.stack([_column(reply, name, len(clients)) for name in LEDGER], 1)
         if not (np.isfinite(work) & (work >= 0)).all():
-            raise RejectedError("malformed reply: a client says how many steps it made, 0 or more")
+            raise RejectedError(f"malformed reply: a client says its {', '.join(LEDGER)}, each 0 or more")
         failed = _failed(told, asked)
         arrays = to_numpy(payload(reply))
         shards = [int(shard) for shard in _list(told["shards"])] if trusted and told["form"] == "sums" else None

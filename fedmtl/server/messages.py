@@ -17,12 +17,16 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedmtl.algorithms.steps import WORK
 from fedmtl.trees import Params
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 ARRAYS, ABOUT, CLIENTS = "arrays", "about", "clients"
 """The records of a message: parameters, what is asked or answered, and one list a column with a value for each client."""
+
+LEDGER = (*WORK, "kept", "kept-bytes")
+"""What a train reply says of each client's work, a column each; of its private state how many numbers and bytes it is."""
 
 FAILED, LEAKED = 1000, 1001
 """Codes of error replies: the node could not answer; a method tried to send what is private."""

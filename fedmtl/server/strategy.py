@@ -23,7 +23,7 @@ from fedmtl.mtl.standing import Standing
 from fedmtl.scenario import Scenario
 from fedmtl.server import relations, screen
 from fedmtl.server.admit import Answer, RejectedError, odd_ones_out, read_affinity, read_answer, read_scores
-from fedmtl.server.messages import LEAKED, request, size_of, to_arrays, to_params
+from fedmtl.server.messages import LEAKED, LEDGER, request, size_of, to_arrays, to_params
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.relations import Affinity, Relations
 from fedmtl.server.replies import Accepted, Gathered
@@ -36,8 +36,9 @@ from fedmtl.trees import Params, pick
 class Round:
     """What happened in one round. rejected, unscored: client to reason; scores: one value a client, in the order of `scored`.
 
-    steps, samples: what the clients whose replies came say that they did, all together. effort: of who was picked, the share of its
-    steps that server.pace leaves each, empty where it is all; work: (steps, samples) of each client then.
+    ledger: what the clients whose replies came, `replied` of them, say that they did and keep, all together, by LEDGER's names.
+    effort: of who was picked, the share of its steps that server.pace leaves each, empty where it is all; work: (steps, samples) of
+    each client then.
     """
 
     number: int
@@ -51,8 +52,8 @@ class Round:
     bytes_up: int = 0
     bytes_down: int = 0
     bytes_evaluate: int = 0
-    steps: int = 0
-    samples: int = 0
+    replied: int = 0
+    ledger: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0))
     effort: dict[int, float] = field(default_factory=dict)
     work: dict[int, tuple[int, int]] = field(default_factory=dict)
     relations: Relations | None = None
@@ -265,10 +266,11 @@ class MethodStrategy(Strategy):
         """Takes from an answer what stands up to the screen. Raises RejectedError where nothing in it does."""
         loss = dict(zip(answer.clients, answer.loss.tolist(), strict=True))
         stacked = {name: torch.from_numpy(array) for name, array in answer.arrays.items()}
-        steps, samples = answer.work.astype(np.int64).sum(0).tolist()
-        now.steps, now.samples = now.steps + steps, now.samples + samples
+        work = answer.work.astype(np.int64)
+        now.replied += len(work)
+        now.ledger = {name: now.ledger[name] + total for name, total in zip(LEDGER, work.sum(0).tolist(), strict=True)}
         if now.effort:
-            now.work |= dict(zip(answer.clients, map(tuple, answer.work.astype(np.int64).tolist()), strict=True))
+            now.work |= dict(zip(answer.clients, map(tuple, work[:, :2].tolist()), strict=True))
         if answer.shards is not None:
             sums.merge(answer.shards, stacked)
             now.accepted += answer.clients

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tiny import (
-    PHI,
-    SIZES,
-    H,
-    client_of,
-    data,
-    descend,
-    mean,
-    minus,
-    near,
-    optimum_stays,
-    start,
-    trial,
-)
+from tiny import PHI, SIZES, H, client_of, data, descend, mean, minus, near, optimum_stays, plus, start, trial
 
 from fedmtl.algorithms.fedavg import Fedavg
 from fedmtl.algorithms.feddyn import Feddyn
 from fedmtl.errors import ScenarioError
 from fedmtl.scenario import load_scenario
-
-
-def plus(a, b, by=1.0):
-    return {name: leaf + by * b[name] for name, leaf in a.items()}
 
 
 @pytest.mark.parametrize("alpha", [0.01, 2.0])

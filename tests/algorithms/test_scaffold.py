@@ -4,22 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import (
-    LR,
-    PHI,
-    SIZES,
-    H,
-    client_of,
-    data,
-    descend,
-    mean,
-    minus,
-    near,
-    optimum_stays,
-    same_bits,
-    start,
-    trial,
-)
+from tiny import LR, PHI, SIZES, H, client_of, data, descend, mean, minus, near, optimum_stays, plus, same_bits, start, trial
 
 from fedmtl.algorithms.fedavg import Fedavg
 from fedmtl.algorithms.fedper import Fedper
@@ -27,10 +12,6 @@ from fedmtl.algorithms.local import Local
 from fedmtl.algorithms.scaffold import Scaffold
 from fedmtl.errors import ScenarioError
 from fedmtl.scenario import load_scenario
-
-
-def plus(a, b, by=1.0):
-    return {name: leaf + by * b[name] for name, leaf in a.items()}
 
 
 @pytest.mark.parametrize("eta_g", [1.0, 0.5])

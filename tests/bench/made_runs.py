@@ -31,8 +31,8 @@ def write_run(root: Path, method: str, seed: int, scores, *, scenario: str = "ma
             "task": ["digits"] * clients, "value": [float(value) for value in scores], "n": [20] * clients}
     (place / "metrics.jsonl").write_text("".join(json.dumps({**line, "split": part}) + "\n" for part in ("val", "test")))
     said = {"name": scenario, "algorithm": method, "seed": seed, "rounds": rounds, "bytes": {"up": 10, "down": 20, "evaluate": 5},
-            "work": {"steps": 7, "samples": 70}, "seconds": {"total": 1.0}, "checksum": "0",
-            **summarise(load_metrics(place), metric)}
+            "work": {"steps": 7, "samples": 70, "forward": 140, "backward": 70}, "kept": {"parameters": 8, "bytes": 32},
+            "seconds": {"total": 1.0}, "checksum": "0", **summarise(load_metrics(place), metric)}
     (place / "summary.json").write_text(json.dumps(said))
     return place
 

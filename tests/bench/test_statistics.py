@@ -86,6 +86,7 @@ def test_a_difference_and_its_interval_are_of_the_clients_means_over_seeds(tmp_p
     assert row["harmed"] == pytest.approx((other < local).mean())
     assert row["delta_m"] == pytest.approx(((other - local) / local).mean())
     assert (row["bytes"], row["steps"], row["samples"]) == (30, 7, 70)
+    assert (row["forward"], row["backward"], row["kept"], row["kept_bytes"]) == (140, 70, 8, 32)
     pair = pairs(tmp_path).iloc[0]
     assert (pair["a"], pair["b"]) == ("local", "other")
     assert pair["difference"] == pytest.approx(-clients.mean())

@@ -37,7 +37,9 @@ def test_steps_and_samples_are_those_of_every_pass(whole):
     for event in journal(whole):
         assert event["samples"] == 2 * sum(train)
         assert event["steps"] == 2 * sum(-(-n // 10) for n in train)
-    assert whole.summary["work"] == {"steps": 9 * event["steps"], "samples": 9 * event["samples"]}
+        assert event["forward"] == event["backward"] == event["samples"]
+        assert event["kept"] == {"parameters": 0, "bytes": 0}
+    assert whole.summary["work"] == {unit: 9 * event[unit] for unit in ("steps", "samples", "forward", "backward")}
     assert "ended" not in whole.summary
 
 
@@ -45,9 +47,28 @@ def test_a_method_of_several_phases_pays_for_all_of_them(whole, tmp_path):
     once = journal(whole)[0]["samples"]
     ditto = run(tmp_path / "ditto", **{"algorithm.name": "ditto", "rounds": 1})
     assert ditto.summary["work"]["samples"] == 2 * once
+    assert ditto.summary["work"]["backward"] == 2 * once
+    assert ditto.summary["kept"]["bytes"] == 4 * ditto.summary["kept"]["parameters"]
+    assert ditto.summary["kept"]["parameters"] == (64 + 1) * 8 + (8 + 1) * 10
     fedrep = run(tmp_path / "fedrep", **{"algorithm.name": "fedrep", "rounds": 1, "algorithm.head-epochs": 3,
                                          "algorithm.trunk-epochs": 1})
     assert fedrep.summary["work"]["samples"] == 4 * once // 2
+    assert fedrep.summary["kept"] == {"parameters": 90, "bytes": 360}
+
+
+@pytest.mark.parametrize(("name", "words", "forward", "backward"), [
+    ("fedem", {"algorithm.components": 2}, 2 * (1 + 2 * 2), 2 * 2),  # E-step; in 2 passes each of 2 models twice, once with a slope
+    ("ifca", {"algorithm.k": 3}, 3 + 2, 2), ("moon", {}, 3 * 2, 2)])
+def test_every_row_through_every_model_is_counted(whole, tmp_path, name, words, forward, backward):
+    rows = journal(whole)[0]["samples"] // 2
+    done = run(tmp_path / name, **{"algorithm.name": name, "rounds": 1, **words}).summary["work"]
+    assert (done["forward"], done["backward"]) == (forward * rows, backward * rows)
+
+
+def test_a_step_on_a_dual_variable_is_a_row_each_way(tmp_path):
+    done = run(tmp_path / "mocha", **{"algorithm.name": "mocha", "rounds": 1, "algorithm.fraction": 1.0})
+    train = sum(client["train"] for client in json.loads((done.path / "split.json").read_text())["clients"])
+    assert done.summary["work"] == {"steps": 2 * train, "samples": 2 * train, "forward": 3 * train, "backward": 2 * train}
 
 
 @pytest.mark.parametrize("cohort", [1, 3])

@@ -104,7 +104,7 @@ def test_the_journal_tells_every_round(journal, result):
     assert [event["event"] for event in journal] == ["start", *["round"] * 5, "end"]
     for number, event in enumerate(journal[1:-1], start=1):
         assert set(event) == {"event", "time", "round", "seconds", "sampled", "accepted", "bytes", "rejected",
-                              "unscored", "train_loss", "steps", "samples"}
+                              "unscored", "train_loss", "steps", "samples", "forward", "backward", "kept"}
         assert event["round"] == number
         assert event["sampled"] == event["accepted"] == 6
         assert event["rejected"] == event["unscored"] == []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recovery import LINEAR
+from recovery import opposed
 from tiny import PHI, client_of, data, trial
 
 import fedmtl
@@ -19,12 +19,10 @@ from fedmtl.algorithms.fedadam import Fedadam
 from fedmtl.algorithms.fedavg import Fedavg
 from fedmtl.algorithms.fedper import Fedper
 from fedmtl.algorithms.mr_mtl import MrMtl
-from fedmtl.client.store import MemoryStore
 from fedmtl.conformance.case import Trial
 from fedmtl.errors import ScenarioError
 from fedmtl.report.relations import load_affinity
-from fedmtl.runtime.data import federation_of
-from fedmtl.scenario import from_toml, load_scenario
+from fedmtl.scenario import load_scenario
 
 SIZES = (4, 7, 5, 6)
 TINY = {"tasks.clients": 5, "model.hidden": [6], "rounds": 3, "runtime.kind": "inline", "runtime.cohort": 4}
@@ -90,16 +88,8 @@ def test_looking_changes_no_bit(tmp_path: Path, words: dict[str, Any]) -> None:
 
 
 def test_friends_and_foes_are_told_and_grouped() -> None:
-    """One trunk for tasks of planted directions, a fixed head."""
-    scenario = from_toml("name = 'c'\nrounds = 1\n[tasks]\nsource = 'synthetic-clusters'\ngroups = 2\nclients = 6\nsamples = 40\n"
-                         "standardise = false\n[model]\ntrunk = 'mlp'\n[algorithm]\nname = 'fedavg'\n")
-    federation = federation_of(scenario)
-    t = Trial(Fedavg(), federation, {"model": LINEAR, "training": {"lr": 0.05, "batch-size": 10}, "evaluation": {"affinity": 1},
-                                     "runtime": {"cohort": 64}}, MemoryStore(), together=True)
-    t.rounds(1)
+    t, alike = opposed(evaluation={"affinity": 1})
     table = affinity(t, 1)
-    cluster = np.asarray(federation.truth["clusters"])
-    alike = np.equal.outer(cluster, cluster)
     assert table[alike].min() > 0
     assert table[alike].min() > table[~alike].max()
     groups = grouped(torch.from_numpy(table), 2).numpy()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recovery import LINEAR
+from recovery import opposed
 from tiny import PHI, client_of, trial
 
 import fedmtl
@@ -19,12 +19,9 @@ from fedmtl.algorithms.fedem import Fedem
 from fedmtl.algorithms.fedhca2 import Fedhca2
 from fedmtl.algorithms.fedper import Fedper
 from fedmtl.algorithms.mr_mtl import MrMtl
-from fedmtl.client.store import MemoryStore
-from fedmtl.conformance.case import Trial
 from fedmtl.errors import ScenarioError
 from fedmtl.report.relations import load_relations
-from fedmtl.runtime.data import federation_of
-from fedmtl.scenario import from_toml, load_scenario
+from fedmtl.scenario import load_scenario
 from fedmtl.server.relations import Relations
 
 SIZES = (4, 7, 5, 6)
@@ -95,17 +92,10 @@ def test_looking_changes_no_bit(tmp_path: Path, words: dict[str, Any]) -> None:
 
 
 def test_clients_of_opposite_tasks_conflict() -> None:
-    """One trunk for tasks of planted directions, a fixed head: the sign of a cosine is that of the directions' product."""
-    scenario = from_toml("name = 'c'\nrounds = 1\n[tasks]\nsource = 'synthetic-clusters'\ngroups = 2\nclients = 6\nsamples = 40\n"
-                         "standardise = false\n[model]\ntrunk = 'mlp'\n[algorithm]\nname = 'fedavg'\n")
-    federation = federation_of(scenario)
-    t = Trial(Fedavg(), federation, {"model": LINEAR, "training": {"lr": 0.05, "batch-size": 10}, "evaluation": {"relations": 1},
-                                     "runtime": {"cohort": 64}}, MemoryStore(), together=True)
-    t.rounds(1)
+    """The sign of a cosine is that of the directions' product."""
+    t, alike = opposed(evaluation={"relations": 1})
     found = t.strategy.rounds[1].relations
     assert found is not None
-    cluster = np.asarray(federation.truth["clusters"])
-    alike = np.equal.outer(cluster, cluster)
     assert found.cosine[alike].min() > found.cosine[~alike].max()
 
 
