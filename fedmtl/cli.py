@@ -14,7 +14,7 @@ import typer
 from fedmtl.errors import DiskError, FedmtlError, ScenarioError
 
 if TYPE_CHECKING:
-    from fedmtl.bench.runs import Run
+    from fedmtl.bench.board import Tables
 
 app = typer.Typer(help="Federated multi-task learning, simulated.", no_args_is_help=True, add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -98,33 +98,32 @@ def bench(words: Annotated[list[str], typer.Argument(metavar="SCENARIO... [KEY=V
     from fedmtl.bench.pool import warm_up
 
     warm_up()  # before what follows is imported here: it is imported there meanwhile
-    from fedmtl.bench.board import leaderboard
     from fedmtl.bench.command import Benchmark
-    from fedmtl.bench.runs import failures, read_runs
+    from fedmtl.bench.runs import failures
     from fedmtl.runs.budget import budget_words
     from fedmtl.runtime.choose import cores
 
     names, settings = ([word for word in words if ("=" in word) is chosen] for chosen in (False, True))
     asked = Benchmark(names, [name.strip() for name in algorithms.split(",")], seeds, [*settings, *budget_words(budget)], tune,
                       tuple(track or ()))
-    failed, written = asked.run(out, workers or cores())
+    failed, said, written = asked.run(out, workers or cores())
     if as_json:
-        print(json.dumps({"out": str(out), "rows": json.loads(leaderboard(out).to_json(orient="records")), "failed": failed}))
+        print(json.dumps({"out": str(out), "rows": json.loads(said.board.to_json(orient="records")), "failed": failed}))
     else:
-        _show_board(read_runs(out), failures(out))
+        _show_board(said, failures(out))
         for path in written:
             print(path)
     if failed:
         raise FedmtlError(f"{len(failed)} runs failed; start it again to try them once more")
 
 
-def _show_board(runs: Sequence[Run], failed: Sequence[tuple[str, str]]) -> None:
+def _show_board(said: Tables, failed: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
 
     from fedmtl.bench.live import board_tables
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)  # a pipe has no width of its own
-    for table in board_tables(runs, failed):
+    for table in board_tables(said, failed):
         console.print(table)
 
 
@@ -225,6 +224,7 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories, or 
                                "each.")] = None,
            ) -> None:
     """Write the pages of runs and benchmarks again, from their directories alone; says which runs cannot be compared."""
+    from fedmtl.bench.board import Tables
     from fedmtl.bench.page import is_benchmark, write_page
     from fedmtl.bench.tables import write_board
     from fedmtl.report.baseline import find_baseline
@@ -235,8 +235,9 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories, or 
                             "stand beside the Local run of that seed; give it with runs")
     for path in runs:
         if is_benchmark(path):
-            write_board(path)
-            print(write_page(path))
+            said = Tables.read(path)
+            write_board(path, said)
+            print(write_page(path, said))
             continue
         print(write_report(path, baseline=baseline))
         for refused in find_baseline(path)[1] if baseline is None else ():
@@ -248,15 +249,16 @@ def compare(places: Annotated[list[Path], typer.Argument(metavar="DIR...", help=
             as_json: JsonOption = False) -> None:
     """Compare any runs: one table for those on the same clients, model and budget; the others apart, and why."""
     from fedmtl.bench.alike import sort_out
-    from fedmtl.bench.board import board, paired
+    from fedmtl.bench.board import Tables
 
     found = sort_out(places)
+    said = Tables(found.runs)
     if as_json:
         tables = {name: json.loads(table.to_json(orient="records"))
-                  for name, table in (("rows", board(found.runs)), ("pairs", paired(found.runs)))}
+                  for name, table in (("rows", said.board), ("pairs", said.pairs))}
         print(json.dumps({**tables, "apart": found.apart, "left": found.left}))
         return
-    _show_board(found.runs, [])
+    _show_board(said, [])
     for title, why in found.apart.items():
         print(f"{title} stands apart: {why}")
     for place, why in found.left.items():

@@ -18,9 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmtl.bench.board import board
 from fedmtl.bench.command import Benchmark
-from fedmtl.bench.runs import BASELINE, read_runs
+from fedmtl.bench.runs import BASELINE
 from fedmtl.bench.tables import cells, rows_of
 from fedmtl.bench.winners import means
 from fedmtl.errors import FedmtlError
@@ -40,15 +39,13 @@ ARMS = {"flower": "Flower's engine", "loop": "plain torch loop", "floor": "hand-
 
 def benchmark(readme: str, wanted: Benchmark = MAIN, place: Path = ROOT / "runs" / "figures", picture: Path = PICTURE) -> str:
     """README with the table of a benchmark, whose picture is written. Raises FedmtlError where a run failed."""
-    failed, _ = wanted.run(place, cores())
+    failed, said, _ = wanted.run(place, cores())
     if failed:
         raise FedmtlError("; ".join(f"{name}: {why}" for name, why in failed.items()))
-    runs = read_runs(place)
-    rows = board(runs)
     picture.parent.mkdir(exist_ok=True)
-    picture.write_text(means("", rows, runs, BASELINE).standalone(), encoding="utf-8")
+    picture.write_text(means("", said.board, said.runs, BASELINE).standalone(), encoding="utf-8")
     table = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * len(COLUMNS)]
-    table += ["| " + " | ".join(cells(row)[key] for key in COLUMNS) + " |" for row in rows_of(rows)]
+    table += ["| " + " | ".join(cells(row)[key] for key in COLUMNS) + " |" for row in rows_of(said.board)]
     return inserted(readme, "benchmark", "\n".join(table))
 
 

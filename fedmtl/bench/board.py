@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,33 @@ COLUMNS = ["scenario", "algorithm", "metric", "direction", "seeds", "mean", "low
 PAIRS = ["scenario", "a", "b", "clients", "seeds", "difference", "low", "high", "p", "p_holm", "agreed", "significant"]
 RANKS = ["scenario", "algorithm", "rank", "rows", "critical", "friedman"]
 ALL = "all scenarios"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What runs say together. board, pairs, ranks: see `board`, `paired` and `ranked`."""
+
+    runs: Sequence[Run]
+
+    @classmethod
+    def read(cls, root: Path | str) -> Tables:
+        """Of a benchmark's directory. Raises FedmtlError where no run in it has ended."""
+        return cls(read_runs(root))
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """The leaderboard."""
+        return board(self.runs)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every method against every other."""
+        return paired(self.runs)
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """Mean ranks."""
+        return ranked(self.runs)
 
 
 def leaderboard(root: Path | str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from fedmtl.bench.board import Tables
 from fedmtl.bench.live import LiveTable
 from fedmtl.bench.page import write_page
 from fedmtl.bench.plan import choices, plan, plan_tuning
@@ -32,9 +33,10 @@ class Benchmark:
     trials: int = 0
     track: tuple[str, ...] = ()
 
-    def run(self, root: Path, workers: int) -> tuple[dict[str, str], list[Path]]:
-        """(why each failed run failed, by its name; the tables and the page). What `root` holds already is not run again.
+    def run(self, root: Path, workers: int) -> tuple[dict[str, str], Tables, list[Path]]:
+        """(why each failed run failed, by its name; what the runs say; the files that say it).
 
+        What `root` holds already is not run again.
         Raises ScenarioError before anything starts, DiskError, FedmtlError where every run failed.
         """
         check_trackers(self.track)
@@ -47,7 +49,8 @@ class Benchmark:
             if tunings:
                 jobs = plan(self.scenarios, self.methods, self.seeds, self.words, chosen=choices(root, tunings), track=self.track)
             failed |= _together(jobs, [], root, workers)
-            return failed, [*write_board(root), write_page(root)]
+            said = Tables.read(root)
+            return failed, said, [*write_board(root, said), write_page(root, said)]
 
 
 def _together(jobs: Sequence[Work], later: Sequence[Work], root: Path, workers: int) -> dict[str, str]:

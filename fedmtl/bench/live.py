@@ -13,9 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedmtl.bench.board import ALL, board, ranked
+from fedmtl.bench.board import ALL, Tables
 from fedmtl.bench.pool import State, Work
-from fedmtl.bench.runs import Run
 from fedmtl.bench.tables import NOTE, cells, header, rank_line, rows_of, title_of
 from fedmtl.report import words
 
@@ -70,18 +69,18 @@ class LiveTable:
             self.live.stop()
 
 
-def board_tables(runs: Sequence[Run], failed: Sequence[tuple[str, str]]) -> list[Table]:
+def board_tables(said: Tables, failed: Sequence[tuple[str, str]]) -> list[Table]:
     """The leaderboard for the terminal: one table a scenario."""
-    tables, ranks = [], ranked(runs)
-    for name, rows in board(runs).groupby("scenario", sort=False):
+    tables, ranks = [], said.ranks
+    for name, rows in said.board.groupby("scenario", sort=False):
         titles = header(rows)
         caption = f"{NOTE} {rank_line(ranks, str(name))}".strip()
         table = Table(title=title_of(rows), caption=caption, title_justify="left", caption_justify="left")
         for key, title in titles.items():
             table.add_column(title, justify="left" if key in ("algorithm", "tuned", "ended", "without") else "right")
         for row in rows_of(rows):
-            said = cells(row)
-            table.add_row(*(Text(said[key]) for key in titles))
+            told = cells(row)
+            table.add_row(*(Text(told[key]) for key in titles))
         tables.append(table)
     if line := rank_line(ranks, ALL):
         overall = ranks[ranks["scenario"] == ALL]

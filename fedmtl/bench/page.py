@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fedmtl.bench import charts, story
-from fedmtl.bench.board import ALL, board, paired, ranked
+from fedmtl.bench.board import ALL, Tables
 from fedmtl.bench.course import COSTS, course, over_seeds
-from fedmtl.bench.runs import BASELINE, Run, baselines, failures, read_runs
+from fedmtl.bench.runs import BASELINE, Run, baselines, failures
 from fedmtl.bench.tables import NOTE, rank_line
 from fedmtl.bench.winners import means, rank_diagram
 from fedmtl.errors import DiskError
@@ -27,16 +27,17 @@ _FILES = {"leaderboard.md": "Markdown", "leaderboard.csv": "CSV", "leaderboard.p
           "pairs.csv": "every pair", "ranks.csv": "ranks", "trials.csv": "trials"}
 
 
-def write_page(root: Path) -> Path:
+def write_page(root: Path, said: Tables | None = None) -> Path:
     """Write index.html and figures/*.svg into a benchmark's directory; the path of the page.
 
+    said: what its runs say together, where that is known.
     Raises FedmtlError where no run has ended or one cannot be read, DiskError where the page cannot be written.
     """
-    runs = read_runs(root)
-    whole, pairs, ranks = board(runs), paired(runs), ranked(runs)
+    said = said or Tables.read(root)
+    runs, whole, ranks = said.runs, said.board, said.ranks
     names = list(dict.fromkeys(whole["scenario"]))
     look = looks(list(dict.fromkeys(whole["algorithm"])), BASELINE)
-    parts = [_part(i, name, [run for run in runs if run.scenario == name], (whole, pairs, ranks), look)
+    parts = [_part(i, name, [run for run in runs if run.scenario == name], (whole, said.pairs, ranks), look)
              for i, name in enumerate(names)]
     overall = rank_chart("all-", ranks, ALL)
     page = template("index.html.j2", Path(__file__).parent).render(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import multiprocessing
 import os
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +96,7 @@ def warm_up() -> ForkServerContext:
 def run_jobs(jobs: Sequence[Work], root: Path, workers: int, listen: Listener) -> dict[str, str]:
     """Runs what is missing under `root`, `workers` at a time; why each failed run failed, by its name.
 
+    Every method of a scenario is begun once first; from then on the longest go first, so that they end together.
     A failed run leaves its reason in failed.txt. Raises DiskError (see `Work.finished`) before anything starts.
     """
     done = {job.name: job.finished(root) for job in jobs}
@@ -105,28 +108,32 @@ def run_jobs(jobs: Sequence[Work], root: Path, workers: int, listen: Listener) -
     missing = [job for job in jobs if not done[job.name]]
     context = warm_up()
     failed: dict[str, str] = {}
-    running: dict[Connection, tuple[Work, ForkServerProcess]] = {}
+    running: dict[Connection, tuple[Work, ForkServerProcess, float]] = {}
+    took: dict[tuple[str, str], float] = {}
     try:
         while missing or running:
             while missing and len(running) < workers:
-                job = missing.pop(0)
+                job = max(missing, key=lambda one: took.get((one.scenario, one.method), math.inf))
+                missing.remove(job)
+                took.setdefault((job.scenario, job.method), 0.0)
                 mine, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(job, root / job.name, theirs), name=job.name)
                 with _no_main():
                     process.start()
                 theirs.close()
-                running[mine] = job, process
+                running[mine] = job, process, time.monotonic()
                 listen(job, ("running", ""))
             for ready in wait(list(running)):
                 assert isinstance(ready, Connection)
-                job, process = running.pop(ready)
+                job, process, began = running.pop(ready)
+                took[job.scenario, job.method] = time.monotonic() - began
                 reason = _ending(ready, process)
                 if reason:
                     failed[job.name] = reason
                     _keep(root / job.name, reason)
                 listen(job, ("failed", reason) if reason else ("done", ""))
     finally:
-        for connection, (_, process) in running.items():
+        for connection, (_, process, _) in running.items():
             process.kill()
             process.join()
             connection.close()

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedmtl.bench.board import ALL, board, paired, ranked, verdict
-from fedmtl.bench.runs import failures, read_runs
+from fedmtl.bench.board import ALL, Tables, verdict
+from fedmtl.bench.runs import failures
 from fedmtl.bench.tuning import trials
 from fedmtl.errors import DiskError
 from fedmtl.report import words
@@ -77,17 +77,18 @@ def rank_line(ranks: pd.DataFrame, scenario: str) -> str:
     return f"Ranks over {what}: two that are less than {first['critical']:.3g} apart may be equal (Nemenyi, 5 %){all_alike}."
 
 
-def write_board(root: Path) -> list[Path]:
+def write_board(root: Path, said: Tables | None = None) -> list[Path]:
     """leaderboard.md, .csv, .parquet, .tex, pairs.csv, ranks.csv and, where methods were tuned, trials.csv; and seconds.csv.
 
-    The same bytes for the same runs, but for that one. Raises FedmtlError where no run has ended, DiskError.
+    said: what its runs say together, where that is known. The same bytes for the same runs, but for seconds.csv. Raises FedmtlError
+    where no run has ended, DiskError.
     """
-    runs = read_runs(root)
-    whole, apart, ranks, tried = board(runs), paired(runs), ranked(runs), trials(root)
+    said = said or Tables.read(root)
+    whole, apart, ranks, tried = said.board, said.pairs, said.ranks, trials(root)
     parquet = io.BytesIO()
     whole.to_parquet(parquet, index=False)
     seconds = pd.DataFrame([{"scenario": run.scenario, "algorithm": run.method, "seed": run.seed,
-                             "seconds": run.said["seconds"]["total"]} for run in runs])
+                             "seconds": run.said["seconds"]["total"]} for run in said.runs])
     texts = {"leaderboard.md": markdown(whole, apart, ranks, failures(root)).encode(),
              "leaderboard.csv": whole.to_csv(index=False).encode(), "leaderboard.tex": latex(whole).encode(),
              "leaderboard.parquet": parquet.getvalue(), "pairs.csv": apart.to_csv(index=False).encode(),

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tomli_w
 
+from fedmtl.bench.pool import Work
 from fedmtl.bench.runs import Run
 from fedmtl.report.files import load_metrics
 from fedmtl.report.metrics import summarise
+
+
+class Nap(Work):
+    """Something that takes as many seconds as its text says."""
+
+    def finished(self, root: Path) -> bool:
+        return False
+
+    def clear(self, root: Path) -> None:
+        """Nothing is left."""
+
+    def work(self, place: Path) -> None:
+        time.sleep(float(self.text))
+
+    def said(self, root: Path) -> str:
+        return "slept"
 
 
 def write_run(root: Path, method: str, seed: int, scores, *, scenario: str = "made", rounds: int = 10, split: int = 40,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import Nap
 
 import fedmtl
 from fedmtl.bench.alike import sort_out
@@ -78,6 +79,14 @@ def test_started_again_it_runs_only_what_is_missing(whole, tmp_path):
     other = plan(["digits-pathological"], ["fedavg"], 2, [*WORDS, "training.lr=0.2"])
     with pytest.raises(DiskError, match="other settings"):
         run_jobs(other, root, 2, lambda *_: None)
+
+
+def test_every_method_is_begun_first_and_then_the_longest_go_first(tmp_path):
+    naps = [Nap(f"{method}{seed}", "s", method, seed, seconds, None)
+            for method, seconds in (("a", "0"), ("b", "1")) for seed in range(3)]
+    seen = []
+    assert run_jobs(naps, tmp_path, 1, lambda job, state: seen.append((job.name, state[0]))) == {}
+    assert [name for name, state in seen if state == "running"] == ["a0", "b0", "b1", "b2", "a1", "a2"]
 
 
 def test_a_failing_run_is_shown_and_the_others_go_on(tmp_path):
