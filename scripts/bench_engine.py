@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,12 @@ class Memory(threading.Thread):
         self.pid, self.peak, self.done = pid, 0, threading.Event()
 
     def run(self) -> None:
-        """Samples until told to stop."""
-        while not self.done.wait(0.2):
+        """Samples until told to stop: seldom, because a look at a process's pages stops it for as long as it takes."""
+        cost = 0.0
+        while not self.done.wait(max(0.2, 100 * cost)):
+            start = time.perf_counter()
             self.peak = max(self.peak, sum(_proportional(pid) for pid in _family(self.pid)))
+            cost = time.perf_counter() - start
 
 
 def _family(pid: int) -> list[int]:
