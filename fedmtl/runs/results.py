@@ -170,7 +170,7 @@ class RunDirectory:
 
     def scores(self, now: Round, directions: Mapping[str, str], tasks: list[str], sizes: Mapping[str, Any]) -> None:
         """One line for every (part, model, metric) of a round."""
-        lines = []
+        lines, said = [], dict[bytes, str]()  # the global and the personal model are often the same
         for (part, model, metric), values in now.scores.items():
             asked = metric in self.asked
             place = np.flatnonzero(~np.isnan(values)) if asked else np.arange(len(values))
@@ -181,7 +181,9 @@ class RunDirectory:
                 self._who[key] = clients, json.dumps(columns)[1:-1], json.dumps(sizes[part][clients].tolist())
             head = json.dumps({"round": now.number, "split": part, "model": model, "metric": metric,
                                "direction": directions[metric]})[1:-1]
-            value = json.dumps(values[place].tolist()).replace("NaN", "null")
+            own = values[place]
+            if (value := said.get(own.tobytes())) is None:
+                value = said[own.tobytes()] = json.dumps(own.tolist()).replace("NaN", "null")
             lines.append(f'{{{head}, {self._who[key][1]}, "value": {value}, "n": {self._who[key][2]}}}')
         if lines:
             self._append("metrics", "\n".join(lines))
