@@ -14,7 +14,7 @@ from torch import Tensor
 from fedmtl import keys
 from fedmtl.profiling import spans
 from fedmtl.tasks.objectives import Objective
-from fedmtl.trees import Params, Scalar, pick, scale, sub, where
+from fedmtl.trees import Params, Scalar, pick, scale, sub
 
 Ints = npt.NDArray[np.int64]
 GATHER = 2**22
@@ -42,8 +42,9 @@ class Batch:
     def moved(self, params: Params, grads: Params, lr: Scalar) -> Params:
         """params - lr grads for the clients that still have rows; the others, and what has no gradient, keep every bit."""
         step = sub(pick(params, grads), scale(grads, lr))
-        awake = torch.arange(len(self.weight), device=self.weight.device) < self.active
-        return {**params, **where(awake, step, pick(params, grads))}
+        if self.active < len(self.weight):
+            step = {name: torch.cat([leaf[: self.active], params[name][self.active :]]) for name, leaf in step.items()}
+        return {**params, **step}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fedmtl.mtl.sampling import Epochs, Sampler, strata
 from fedmtl.optimizers import Optimizer
 from fedmtl.profiling import spans
 from fedmtl.tasks.objectives import Objective
-from fedmtl.trees import Params, Slopes, expand
+from fedmtl.trees import Params, Slopes, dense, expand
 
 __all__ = ["SCAN", "Batch", "Client", "Loss", "Rows", "Signature"]
 
@@ -143,11 +143,14 @@ class Client:
 
     def grad(self, objective: Loss, params: Params, batch: Batch) -> Params:
         """The gradient of `objective` by every trainable parameter, each client's own; its value counts as a training loss."""
-        leaves = {k: v.detach().requires_grad_() for k, v in params.items()
-                  if k.rsplit("/", 1)[-1] in self.signature.layout.trainable}
-        losses = objective({**params, **leaves}, batch)
-        self._took(batch, losses)
-        return dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
+        names = [k for k in params if k.rsplit("/", 1)[-1] in self.signature.layout.trainable]
+        with torch.no_grad():
+            found = self._by_hand(objective, params, batch, names)
+        if found is None:
+            leaves = {name: params[name].detach().requires_grad_() for name in names}
+            found = _by_autograd(objective, {**params, **leaves}, batch, leaves)
+        self._took(batch, found[0])
+        return {name: _all(dense(found[1][name]), self.size) for name in names}
 
     def _took(self, batch: Batch, losses: Tensor) -> None:
         """Counts a step."""
@@ -325,6 +328,12 @@ class Client:
             total[: len(losses)] += losses
             made[: len(losses)] += 1
         return total / torch.from_numpy(made).to(total)
+
+
+def _all(leaf: Tensor, clients: int) -> Tensor:
+    """A gradient [A, ...] of the first clients, for all [C, ...]: 0 for those whose rows are used up."""
+    rest = clients - len(leaf)
+    return torch.cat([leaf, leaf.new_zeros(rest, *leaf.shape[1:])]) if rest else leaf
 
 
 @torch.enable_grad()
