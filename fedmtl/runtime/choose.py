@@ -14,11 +14,11 @@ from fedmtl.runtime.mixed import MixedHost, host_of
 from fedmtl.scenario import Scenario
 from fedmtl.tasks.task import Federation, Mixed
 
-RAY_START, RAY_ROUND = 9.0, 0.03
-"""Seconds that Ray costs before the first round, and in every round (measured on 2 cores)."""
-RATE = 4e9
+RAY_START, RAY_ROUND, RAY_CLIENT = 10.0, 0.03, 7e-5
+"""Seconds that Ray costs before the first round, in every round, and for every client of a round (measured on 2 cores)."""
+RATE = 6e9
 """Floating-point operations a second that one core reaches on a cohort of small models, all that surrounds them included
-(scripts/bench_engine.py, 5,000 clients: 1.66 s a round)."""
+(scripts/bench_engine.py, 5,000 clients: 1.05 s a round)."""
 
 
 def cores() -> int:
@@ -63,5 +63,6 @@ def choose(scenario: Scenario, federation: Federation | Mixed) -> tuple[Literal[
     if scenario.runtime.device != "cpu" and torch.cuda.is_available():
         return "inline", 1
     one = round_seconds(scenario, federation)
-    saved = scenario.rounds * (one - one / workers - RAY_ROUND)
+    sampled = scenario.server.participation * federation.clients
+    saved = scenario.rounds * (one - one / workers - RAY_ROUND - RAY_CLIENT * sampled)
     return ("ray", workers) if workers > 1 and saved > RAY_START else ("inline", 1)
