@@ -104,20 +104,23 @@ def ascend(client: Client, rows: tuple[Tensor, Tensor, Tensor], loss: Loss, alph
     w: [C, d, k], where B stands; pull: [C], how much w moves by a change of B. Rows are visited in a keyed order.
     """
     x, y, real = rows
-    alpha, change, slot = alpha.clone(), torch.zeros_like(w), torch.arange(len(x), device=x.device)
-    n, pull = _count(real), pull[:, None]
+    alpha, change, slot, n = alpha.clone(), torch.zeros_like(w), torch.arange(len(x), device=x.device)[:, None], _count(real)
     visits = np.ceil(fraction * client.effort * client.rows.counts - 1e-9).astype(np.int64)
     client.work += client.epochs * visits  # a step, a row, and each way through the layer
+    most, pull = visits.max(initial=0), pull[:, None]
+    goes_on = torch.from_numpy(np.arange(most) < visits[:, None]).to(x.device)
+    q = pull * x.square().sum(2) / n[:, None]
     for epoch in range(client.epochs):
         bits = keys.fold(client.key[:, None], epoch, np.arange(x.shape[1]))
         bits[np.arange(x.shape[1]) >= client.rows.counts[:, None]] = np.iinfo(np.uint64).max
-        order = torch.from_numpy(np.argsort(bits, axis=1, kind="stable")).to(x.device)
-        for step in range(visits.max(initial=0)):
-            i, goes_on = order[:, step], torch.from_numpy(step < visits).to(x.device)
-            xi, yi, old = x[slot, i], y[slot, i], alpha[slot, i]
+        order = torch.from_numpy(np.argsort(bits, axis=1, kind="stable")[:, :most]).to(x.device)
+        olds, moves = alpha[slot, order], []
+        mine = (x[slot, order], y[slot, order], olds, q[slot, order].unsqueeze(2), (goes_on & (real[slot, order] > 0)).unsqueeze(2))
+        for xi, yi, old, qi, moves_on in zip(*(part.unbind(1) for part in mine), strict=True):
             m = (xi.unsqueeze(2) * (w + pull.unsqueeze(2) * change)).sum(1)
-            new = best(loss, old, yi, m, pull * xi.square().sum(1, keepdim=True) / n[:, None])
-            moved = torch.where((goes_on & (real[slot, i] > 0))[:, None], new - old, 0)
-            alpha[slot, i] = old + moved
+            moved = torch.where(moves_on, best(loss, old, yi, m, qi) - old, 0)
             change = change + xi.unsqueeze(2) * (moved / n[:, None]).unsqueeze(1)
+            moves.append(moved)
+        if moves:
+            alpha[slot, order] = olds + torch.stack(moves, 1)
     return alpha, change

@@ -177,8 +177,8 @@ def test_the_answer_says_what_is_sure():
                          "mean": [0.9, 0.8, 0.7], "low": 0.6, "high": 0.95, "worst10": 0.5, "before": np.nan, "shared": np.nan,
                          "chosen": np.nan, "chosen_round": np.nan, "difference": [0.2, 0.1, np.nan], "p_holm": [0.01, 0.2, np.nan],
                          "significant": pd.array([True, False, None], dtype="boolean"), "rank": [1.0, 2.0, 3.0], "delta_m": 0.1,
-                         "harmed": 0.0, "bytes": 9.0, "forward": 5.0, "backward": 5.0, "kept": 0.0, "budget": "", "ended": "rounds", "tuned": None, "trials": np.nan,
-                         "without": ""})
+                         "harmed": 0.0, "bytes": 9.0, "forward": 5.0, "backward": 5.0, "kept": 0.0, "budget": "",
+                         "ended": "rounds", "tuned": None, "trials": np.nan, "without": ""})
     pairs = pd.DataFrame({"a": ["a", "a", "b"], "b": ["b", "local", "local"], "difference": [0.1, 0.2, 0.1],
                           "significant": pd.array([False, True, True], dtype="boolean")})
     found = story.answer(rows, pairs)

@@ -69,6 +69,22 @@ def test_central_ridges():
     np.testing.assert_allclose(2 * (np.einsum("tij,tj->ti", a, w) - b) + w - share @ w, 0, atol=1e-12)
 
 
+def test_central_logistic_regressions_that_are_tied():
+    """By the gradient of what they minimise, in every w_t and in w."""
+    draw, T, d, K, lam, ridge = np.random.default_rng(0), 3, 4, 3, 0.02, 0.05
+    train = []
+    for n in (20, 31, 26):
+        x = draw.normal(size=(n, d))
+        train.append((x, (x @ draw.normal(size=(d, K))).argmax(1)))
+    weights = measure_papers.tied_weights(train, lam, ridge)
+    assert weights.shape == (T, d, K)
+    w = weights.sum(0) * lam / (T * lam + ridge)
+    for (x, y), own in zip(train, weights, strict=True):
+        p = np.exp(x @ own)
+        slope = x.T @ (p / p.sum(1, keepdims=True) - np.eye(K)[y]) / len(y)
+        np.testing.assert_allclose(slope + lam * (own - w), 0, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_mr_mtl_reaches_the_central_solution():
     """School, one draw: the explained variance of the federated run is that of the linear system."""
