@@ -41,6 +41,7 @@ class Feddf(Algorithm):
     averages: ClassVar[Literal["models"]] = "models"
     departs: ClassVar[Mapping[str, str]] = {
         "copies": "where student and teacher agree, Adam makes steps of its rate of rounding errors"}
+    proven_with: ClassVar[Mapping[str, Any]] = {"steps": 20}
 
     steps: Count = 200
     server_lr: Annotated[Amount, Span(1e-4, 1e-2)] = 1e-3

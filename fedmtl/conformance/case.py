@@ -35,6 +35,8 @@ HELD = 4
 PUBLIC = 8
 """Public rows: the first ones of the pool."""
 ONE_EPOCH = {"training": {"epochs": 1}}
+ONE_STEP = {"training": {"epochs": 1, "batch-size": max(SIZES)}}
+"""For what does not depend on how long clients learn."""
 
 Alter = Callable[[list[Message]], list[Message]]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmtl.algorithms.base import Algorithm
 from fedmtl.client.store import DirectoryStore
-from fedmtl.conformance.case import ONE_EPOCH, SIZES, Trial, copies_of, small_federation
+from fedmtl.conformance.case import ONE_STEP, SIZES, Trial, copies_of, small_federation
 from fedmtl.conformance.compare import assert_same, same
 from fedmtl.runs.truth import estimates_of
 from fedmtl.server.messages import ARRAYS, CLIENTS, to_arrays, to_params
@@ -26,15 +26,17 @@ VICTIM = 2
 
 
 @lru_cache(maxsize=4)
-def usual(method: Algorithm) -> Params:
-    """The server's state after two rounds in which nothing happens."""
-    return Trial(method, sections=ONE_EPOCH).rounds(2)
+def usual(method: Algorithm) -> Trial:
+    """A trial after two rounds in which nothing happens; it is to stay there."""
+    trial = Trial(method, sections=ONE_STEP)
+    trial.rounds(2)
+    return trial
 
 
 def listens(method: Algorithm) -> None:
     """Whatever clients send counts: other parameters, or another statistic, leave the server in another state."""
     def usual_then(alter: Callable[[list[Message]], list[Message]]) -> Params:
-        trial = Trial(method, sections=ONE_EPOCH)
+        trial = Trial(method, sections=ONE_STEP)
         trial.rounds(1)
         out = trial.rounds(1, alter)
         assert not trial.strategy.rounds[2].rejected, f"replies were rejected: {trial.strategy.rounds[2].rejected}"
@@ -73,20 +75,21 @@ def _shifted(reply: Message, number: int, kind: str, method: Algorithm) -> Messa
 
 def order_of_replies(method: Algorithm) -> None:
     """Replies that arrive in another order give the same bits."""
-    other = Trial(method, sections=ONE_EPOCH).rounds(2, lambda replies: [replies[i] for i in ORDER])
-    assert_same(usual(method), other, "the server's state depends on the order of replies")
+    other = Trial(method, sections=ONE_STEP).rounds(2, lambda replies: [replies[i] for i in ORDER])
+    assert_same(usual(method).state, other, "the server's state depends on the order of replies")
 
 
 def scaled_weights(method: Algorithm) -> None:
     """Weights times a constant change nothing (to 1e-6)."""
-    other = Trial(method, sections=ONE_EPOCH, factor=3.7).rounds(2)
-    assert_same(usual(method), other, "the server's state depends on the sum of the weights", tolerance=1e-6)
+    other = Trial(method, sections=ONE_STEP, factor=3.7).rounds(2)
+    assert_same(usual(method).state, other, "the server's state depends on the sum of the weights", tolerance=1e-6)
 
 
 def learning_rate_0(method: Algorithm) -> None:
     """Learning rate 0 is a fixed point: the parameters that the server sends stay (to 1e-6)."""
     own = [f.name for f in fields(method) if f.name == "lr" or f.name.endswith("_lr") or f.name.startswith("eta")]
-    trial = Trial(replace(method, **dict.fromkeys(own, 0.0)), sections={"training": {"lr": 0.0, "epochs": 1}})
+    trial = Trial(replace(method, **dict.fromkeys(own, 0.0)), sections={"training": {"lr": 0.0, **ONE_STEP["training"]}},
+                  together=True)
     before = _parameters(trial)
     trial.rounds(2)
     assert_same(before, _parameters(trial), "with learning rate 0 what is shared moves", tolerance=1e-6)
@@ -161,10 +164,10 @@ def _spoil(reply: Message, how: str) -> Message:
 
 def rejected_is_absent(method: Algorithm) -> None:
     """A reply that is not let in leaves the server where it would be had the client not answered."""
-    absent = Trial(method, sections=ONE_EPOCH)
+    absent = Trial(method, sections=ONE_STEP)
     ways = ("nan", "huge") if absent.shared else ("missing",)
     absent.rounds(3, lambda replies: replies[:VICTIM] + replies[VICTIM + 1:])
-    spoilt = Trial(method, sections=ONE_EPOCH)
+    spoilt = Trial(method, sections=ONE_STEP)
     for how in ("weight", *ways):
         spoilt.rounds(1, lambda replies, how=how: [  # type: ignore[misc]
             _spoil(reply, how) if i == VICTIM else reply for i, reply in enumerate(replies)])
@@ -176,7 +179,7 @@ def rejected_is_absent(method: Algorithm) -> None:
 
 def empty_round(method: Algorithm) -> None:
     """A round without replies keeps the state, and the next one goes on."""
-    trial = Trial(method, sections=ONE_EPOCH)
+    trial = Trial(method, sections=ONE_STEP)
     before = trial.rounds(1)
     assert_same(before, trial.rounds(1, _nobody), "a round without replies changes the server's state")
     for name, leaf in trial.rounds(1).items():
@@ -189,22 +192,20 @@ def _nobody(replies: list[Message]) -> list[Message]:
 
 def round_trip(method: Algorithm) -> None:
     """A run whose server and clients end after every round, and start again from safetensors files, has the same bits."""
-    through = Trial(method, sections=ONE_EPOCH)
-    through.rounds(2)
     with TemporaryDirectory() as folder:
         state: bytes | None = None
         for number in range(2):
-            resumed = Trial(method, sections=ONE_EPOCH, store=DirectoryStore(Path(folder)), number=number)
+            resumed = Trial(method, sections=ONE_STEP, store=DirectoryStore(Path(folder)), number=number)
             if state is not None:
                 resumed.arrays = to_arrays(load(state))
             state = save({name: leaf.contiguous() for name, leaf in resumed.rounds(1).items()})
-        assert_same(through.outcome(), resumed.outcome(), "a state that was saved and read again goes on differently")
+        assert_same(usual(method).outcome(), resumed.outcome(), "a state that was saved and read again goes on differently")
 
 
 def estimates(method: Algorithm) -> None:
     """What a method says of its clients (`estimates`, `infer`) has a standard name and a value for every client or pair."""
-    trial = Trial(method, sections=ONE_EPOCH)
-    [found] = estimates_of(trial.host, usual(method))
+    trial = usual(method)
+    [found] = estimates_of(trial.host, trial.state)
     n = trial.federation.clients
     shapes = {"clusters": (n,), "outliers": (n,), "relation": (n, n), "angle": (n, n), "mixture": (n, None),
               "subspace": (None, None)}

@@ -22,6 +22,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -207,7 +208,7 @@ def some(count: int) -> list[int]:
 def _svg(figure: Figure, name: str) -> str:
     """The figure's SVG from after `<svg `: themed, without metadata, style or ids that can collide."""
     buffer = io.StringIO()
-    with styled(), matplotlib.rc_context({"svg.hashsalt": name}), _quiet_glyphs():
+    with styled(), matplotlib.rc_context({"svg.hashsalt": name}), _quiet_glyphs(), _laid_out(figure):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") + 5 :]
@@ -218,6 +219,20 @@ def _svg(figure: Figure, name: str) -> str:
     for colour, variable in NAMES.items():
         svg = svg.replace(f": {colour}", f": var(--{variable}, {colour})")
     return re.sub(r"\n\s*", "\n", svg).replace("<image ", '<image class="cells" ')
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Settles the layout, for SVG, once: with a layout engine in place, saving a figure draws all of it twice."""
+    FigureCanvasSVG(figure)
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    if engine is not None:
+        figure.dpi = 72
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    yield
+    figure.set_layout_engine(engine)
+    figure.dpi = dpi
 
 
 @contextmanager

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from fedmtl.tasks.task import Samples, Source
+
+
+@cache
+def _digits() -> Any:
+    """What scikit-learn reads from a packed table of text, once; `load` hands out copies."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +32,7 @@ class Digits(Source):
 
     def load(self, clients: int, seed: int) -> Samples:
         """All digits, in the order of the set; neither argument matters."""
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
+        bunch = _digits()
         x = (bunch.data / 16.0).astype(np.float32)
         return Samples(x=x.reshape(-1, 1, 8, 8) if self.image else x, y=bunch.target.astype(np.int64),
                        classes=tuple(str(digit) for digit in range(10)), task="digits")
