@@ -319,15 +319,16 @@ def test_a_full_disk_is_exit_code_4(tmp_path, monkeypatch, capsys):
     assert "journal.jsonl cannot be written: No space left" in err
 
 
-def test_json_is_one_object_and_nothing_else(tmp_path):
-    words = [sys.executable, "-m", "fedmtl.cli", "run", "quickstart", *TINY, "--out", "r", "--json"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-    [line] = done.stdout.splitlines()
+def test_json_is_one_object_and_nothing_else(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fedmtl", "run", "quickstart", *TINY, "--out", "r", "--json"])
+    said = cli_ends_well(capfd)
+    [line] = said.out.splitlines()
     printed = json.loads(line)
     assert printed.pop("out") == "r"
     assert printed == json.loads((tmp_path / "r" / "summary.json").read_text())
-    assert "\x1b" not in done.stderr  # plain lines where there is no terminal
-    rounds = [text for text in done.stderr.splitlines() if text.split()[:1] == ["1"]]
+    assert "\x1b" not in said.err  # plain lines where there is no terminal
+    rounds = [text for text in said.err.splitlines() if text.split()[:1] == ["1"]]
     assert len(rounds) == 1
 
 
@@ -403,14 +404,23 @@ def test_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
     assert "did you mean 'quickstart'" in err
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
-def test_show_and_check_work_for_every_shipped_scenario(name, tmp_path, monkeypatch, capsys):
+DRAWN = {"quickstart", "same-input", "linear-representation"}
+"""One scenario with class labels, one with groups, one with numbers: these are drawn here, the others where time is no matter."""
+
+
+@pytest.mark.parametrize(("name", "pictures"), [
+    pytest.param(name, pictures, marks=pytest.mark.slow if pictures and name not in DRAWN else ())
+    for name in sorted(shipped()) for pictures in (False, True)])
+def test_show_and_check_work_for_every_shipped_scenario(name, pictures, tmp_path, monkeypatch, capsys):
     skip_without_data(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name, "--out", "seen"])
-    said = cli_ends_well(capsys).out
-    assert "a round moves" in said
-    assert list((tmp_path / "seen").glob("split*.png"))
+    if pictures:
+        monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name, "--out", "seen"])
+        assert "a round moves" in cli_ends_well(capsys).out
+        assert list((tmp_path / "seen").glob("split*.png"))
+        return
+    monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name])
+    assert "a round moves" in cli_ends_well(capsys).out
     monkeypatch.setattr(sys, "argv", ["fedmtl", "check", name])
     assert "can run" in cli_ends_well(capsys).out
     assert not (tmp_path / "runs").exists()

@@ -32,7 +32,7 @@ def test_resolving_twice_changes_nothing(name, method):
 def test_a_run_can_be_repeated_from_its_directory(name, tmp_path):
     skip_without_data(name)
     method = {"quickstart": "ditto", "unlike-models": "fedmd"}.get(name, "fedper")
-    words = {"algorithm.name": method, "rounds": 2, "training.epochs": 1, "server.participation": 0.5,
+    words = {"algorithm.name": method, "rounds": 2, "training.epochs": 1, "training.batch-size": 64, "server.participation": 0.5,
              "evaluation.shot-epochs": 2, **INLINE}
     first = run(name, words, out=tmp_path / method, report=False)
     written = (first.path / "scenario.toml").read_text()

@@ -13,7 +13,8 @@ from fedmtl.models.base import Head
 
 def readout(features: int, outputs: int, bias: bool) -> nn.Linear:
     """A linear layer, initially as torch draws it but output after output: the first ones are the same in a wider layer."""
-    layer = nn.Linear(features, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    with torch.random.fork_rng(devices=[]):  # what torch draws is not used
+        layer = nn.Linear(features, outputs, bias=bias)
     with torch.no_grad():
         drawn = torch.empty(outputs, features + bias).uniform_(-(features**-0.5), features**-0.5)
         layer.weight.copy_(drawn[:, :features])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tomllib
@@ -148,10 +147,11 @@ def test_a_run_can_be_repeated_from_its_directory_alone(own, tmp_path):
     (tmp_path / "user").rename(tmp_path / "gone")
     (tmp_path / "elsewhere").mkdir()
     assert (tmp_path / "first" / "vanishing_nets.py").read_text() == MODULES
-    told = subprocess.run([sys.executable, "-m", "fedmtl.cli", "run", str(tmp_path / "first" / "scenario.toml"), "--json", "--out",
-                           str(tmp_path / "second")], cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
+    code = "import fedmtl, sys; print(fedmtl.run(sys.argv[1], out=sys.argv[2], report=False).summary['checksum'])"
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "first" / "scenario.toml", tmp_path / "second"],
+                          cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["checksum"] == first.summary["checksum"]
+    assert told.stdout.strip() == first.summary["checksum"]
     assert (tmp_path / "second" / "metrics.jsonl").read_bytes() == (first.path / "metrics.jsonl").read_bytes()
     assert (tmp_path / "second" / "scenario.toml").read_text() == (first.path / "scenario.toml").read_text()
     assert (tmp_path / "second" / "vanishing_nets.py").read_text() == MODULES

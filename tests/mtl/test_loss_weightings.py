@@ -134,7 +134,8 @@ def test_a_task_without_rows_counts_for_nothing_and_learns_nothing(name):
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_one_runs(name, tmp_path):
-    words = {"rounds": 2, "tasks.clients": 5, "runtime.kind": "inline", "training.loss-weighting": name, "evaluation.every": 2}
+    words = {"rounds": 2, "tasks.clients": 5, "runtime.kind": "inline", "training.loss-weighting": name, "evaluation.every": 2,
+             "training.batch-size": 64}
     first, again = (run("task-sets", words, out=tmp_path / str(i), report=False) for i in range(2))
     assert np.isfinite(first.summary["test"]["loss"]["mean"])
     assert first.summary["checksum"] == again.summary["checksum"]

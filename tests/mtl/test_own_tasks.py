@@ -144,14 +144,14 @@ def test_every_modulation_trains_in_cohorts_as_in_loops(name):
     pytest.importorskip("torchjd")
     found = []
     for cohort in (1, 3):
-        t = trial(cohort=cohort, modulation=name, **{"batch-size": 4})
+        t = trial(cohort=cohort, modulation=name, **{"batch-size": 4, "epochs": 1})
         t.rounds(2)
         found.append(t.outcome())
     assert found[0].keys() == found[1].keys()
     for leaf, value in found[0].items():
         torch.testing.assert_close(value, found[1][leaf], rtol=1e-7, atol=1e-7)
         assert value.isfinite().all()
-    plain = trial(modulation="none", **{"batch-size": 4})
+    plain = trial(modulation="none", **{"batch-size": 4, "epochs": 1})
     plain.rounds(2)
     assert any(not torch.equal(leaf, plain.outcome()[n]) for n, leaf in found[1].items() if n in plain.outcome())
     assert not any("modulation" in n for n in plain.outcome())
@@ -162,7 +162,7 @@ def test_methods_of_every_kind(method):
     """What a method adds to the loss, trains alone or makes of features takes no harm; cohorts are loops."""
     found = []
     for cohort in (1, 3):
-        t = trial(method, cohort=cohort, modulation="pcgrad", **{"batch-size": 4, "loss-weighting": "gradnorm"})
+        t = trial(method, cohort=cohort, modulation="pcgrad", **{"batch-size": 4, "epochs": 1, "loss-weighting": "gradnorm"})
         t.rounds(2)
         found.append(t.outcome())
     for leaf, value in found[0].items():
@@ -331,7 +331,8 @@ METHOD = discover("fedmtl.algorithms", Algorithm)
 
 def together(method, weighting, modulation, sampler):
     pytest.importorskip("torchjd")
-    t = trial(METHOD[method](), modulation=modulation, sampler=sampler, **{"loss-weighting": weighting, "batch-size": 4})
+    t = trial(METHOD[method](), modulation=modulation, sampler=sampler,
+              **{"loss-weighting": weighting, "batch-size": 4, "epochs": 1})
     t.rounds(3)
     for name, leaf in t.outcome().items():
         assert leaf.isfinite().all(), name
@@ -383,7 +384,7 @@ def test_what_is_missing_is_said_under_the_key_that_asked(monkeypatch):
 
 def test_a_run_and_its_repeat(tmp_path):
     words = {"rounds": 2, "tasks.clients": 5, "runtime.kind": "inline", "training.modulation": "gradvac", "evaluation.every": 2,
-             "training.loss-weighting": "gradnorm", "training.sampler": "loss-proportional"}
+             "training.batch-size": 64, "training.loss-weighting": "gradnorm", "training.sampler": "loss-proportional"}
     first = run("task-sets", words, out=tmp_path / "a", report=False)
     assert 'modulation = "gradvac"' in (first.path / "scenario.toml").read_text()
     again = run(first.path / "scenario.toml", {"runtime.cohort": 2}, out=tmp_path / "b", report=False)

@@ -188,7 +188,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(result, tm
 
 def test_the_python_interface(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    r = fedmtl.run("quickstart", {"algorithm.name": "ditto", "rounds": 20, "runtime.kind": "inline"})
+    r = fedmtl.run("quickstart", {"algorithm.name": "ditto", "rounds": 20, "runtime.kind": "inline"}, report=False)
     assert str(r.path) == "runs/quickstart-ditto-seed0"
     assert r.summary["algorithm"] == "ditto"
     assert r.summary["rounds"] == 20
@@ -198,13 +198,15 @@ def test_the_python_interface(tmp_path, monkeypatch):
 
 
 def test_evaluation_every_few_rounds_and_after_the_last(tmp_path):
-    r = fedmtl.run("quickstart", {**WORDS, "evaluation.every": 3, "evaluation.parts": ["test"]}, out=tmp_path / "run")
+    r = fedmtl.run("quickstart", {**WORDS, "evaluation.every": 3, "evaluation.parts": ["test"]}, out=tmp_path / "run",
+                   report=False)
     assert sorted(set(r.metrics["round"])) == [3, 5]
     assert r.summary["test_at_best_val"] is None  # nothing to choose by
 
 
 def test_a_diverged_run_still_ends_and_says_so(tmp_path):
-    r = fedmtl.run("quickstart", {**WORDS, "training.lr": 1e30, "server.max-failures": 1.0}, out=tmp_path / "run")
+    r = fedmtl.run("quickstart", {**WORDS, "training.lr": 1e30, "server.max-failures": 1.0}, out=tmp_path / "run",
+                   report=False)
     events = [json.loads(line) for line in (r.path / "journal.jsonl").read_text().splitlines()]
     assert any("not finite" in one["reason"] for event in events for one in event.get("rejected", []))
     strict((r.path / "summary.json").read_text())

@@ -72,7 +72,7 @@ def smugglers(tmp_path_factory):
 def test_the_tap_writes_every_message_of_both_directions(tmp_path, monkeypatch):
     tap = tmp_path / "tap"
     monkeypatch.setenv("FEDMTL_TAP", str(tap))
-    fedmtl.run(TINY, {"runtime.kind": "inline"}, out=tmp_path / "run")
+    fedmtl.run(TINY, {"runtime.kind": "inline"}, out=tmp_path / "run", report=False)
     kinds = [(page["way"], page["type"]) for page in (json.loads(text) for _, text, _ in recorded(tap))]
     assert kinds == [(way, kind) for kind in ("query", "train", "evaluate", "train", "evaluate") for way in ("down", "up")]
     trains = [arrays for file, _, arrays in recorded(tap) if "-up-train" in file]
@@ -84,7 +84,7 @@ def test_the_tap_writes_every_message_of_both_directions(tmp_path, monkeypatch):
 def test_no_private_head_in_any_message(kind, tmp_path, monkeypatch, leftovers):
     private = heads(tmp_path)
     monkeypatch.setenv("FEDMTL_TAP", str(tmp_path / "tap"))
-    fedmtl.run(TINY, {"runtime.kind": kind}, out=tmp_path / "run")
+    fedmtl.run(TINY, {"runtime.kind": kind}, out=tmp_path / "run", report=False)
     assert list(recorded(tmp_path / "tap"))
     assert [found for client in private for found in leaks(tmp_path / "tap", client)] == []
 

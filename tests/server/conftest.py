@@ -71,6 +71,6 @@ class Setting:
         return self.strategy.rounds[number], arrays
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def setting() -> Callable[..., Setting]:
     return Setting

@@ -162,11 +162,17 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.fixture(scope="module")
+def without_it(setting):
+    """A round in which the victim does not answer."""
+    return setting().train(drop_one)
+
+
 @pytest.mark.parametrize("what", SPOILT)
-def test_a_bad_reply_is_rejected_and_the_others_are_as_without_it(what, setting):
+def test_a_bad_reply_is_rejected_and_the_others_are_as_without_it(what, setting, without_it):
     spoil, reason = SPOILT[what]
     now, arrays = setting().train(spoil_one(spoil))
-    absent, wanted = setting().train(drop_one)
+    absent, wanted = without_it
     assert list(now.rejected) == [VICTIM]
     assert reason in now.rejected[VICTIM]
     assert sorted(now.accepted) == sorted(absent.accepted) == [0, 1, 3, 4, 5]

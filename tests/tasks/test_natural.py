@@ -20,7 +20,8 @@ def test_all_are_shipped():
         assert load_scenario(name).name == name
 
 
-@pytest.mark.parametrize("method", ["local", "fedavg", "fedper"])
+@pytest.mark.parametrize("method", [pytest.param("local", marks=pytest.mark.slow), pytest.param("fedavg", marks=pytest.mark.slow),
+                                    "fedper"])
 @pytest.mark.parametrize("name", NATURAL)
 def test_a_round(name, method, tmp_path):
     scenario = load_scenario(name, {"rounds": 1, "algorithm.name": method, "training.epochs": 1, "runtime.kind": "inline"})

@@ -141,17 +141,17 @@ def test_rows_without_any_label_are_rows_left_out():
         near(masked.outcome(), left_out.outcome(), 1e-6)
 
 
+@pytest.mark.parametrize("width", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("weighting", ["uniform", "uncertainty", "dwa", "random", "famo"])
 @pytest.mark.parametrize("method", [Fedavg(), Fedper(), Ditto()])
-def test_cohorts_and_loops_agree(method, weighting):
+def test_cohorts_and_loops_agree(method, weighting, width):
     found = []
-    for cohort in (1, 2, 3):
-        t = trial(method, cohort=cohort, weighting=weighting, **{"batch-size": 3, "epochs": 2})
+    for cohort in (1, width):
+        t = trial(method, cohort=cohort, weighting=weighting, **{"batch-size": 3, "epochs": 1})
         t.rounds(3)
         found.append(t.outcome())
     assert any("loss-weighting" in name for name in found[0]) == (weighting != "uniform")
     near(found[1], found[0], 1e-9)
-    near(found[2], found[0], 1e-9)
 
 
 def test_scores_are_those_of_the_labelled_rows():
@@ -177,7 +177,7 @@ TINY = {"tasks.clients": 5, "rounds": 2, "evaluation.every": 1, "runtime.kind": 
 
 
 def test_a_run_says_each_tasks_scores(tmp_path):
-    result = run("task-sets", TINY, out=tmp_path / "run")
+    result = run("task-sets", TINY, out=tmp_path / "run", report=False)
     frame = result.metrics
     has = {metric: sorted(part["client"].unique()) for metric, part in frame.groupby("metric", observed=True)}
     assert has["digit.accuracy"] == [0, 2, 3, 4]  # client 1 has no digits
