@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from there import skip_without_data
 
 from fedmtl import cli
+from fedmtl.report.heatmap import heat_maps
+from fedmtl.report.holdings import holdings
+from fedmtl.runs.preview import preview
 from fedmtl.scenario import shipped
 
 MODULES = {
@@ -404,23 +409,30 @@ def test_cp_copies_and_never_overwrites(tmp_path, monkeypatch, capsys):
     assert "did you mean 'quickstart'" in err
 
 
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_there_is_something_to_show_of_every_shipped_scenario(name):
+    skip_without_data(name)
+    split, costs = preview(name, [])
+    console = Console(file=io.StringIO(), width=200)
+    console.print(holdings(split))
+    assert split["clients"][0]["task"] in console.file.getvalue()
+    assert heat_maps(split)
+    assert 0 < costs["clients"] <= len(split["clients"])
+
+
 DRAWN = {"quickstart", "same-input", "linear-representation"}
-"""One scenario with class labels, one with groups, one with numbers: these are drawn here, the others where time is no matter."""
+"""A scenario with class labels, one with groups, one with numbers: what is the same of all others are slow tests."""
 
 
-@pytest.mark.parametrize(("name", "pictures"), [
-    pytest.param(name, pictures, marks=pytest.mark.slow if pictures and name not in DRAWN else ())
-    for name in sorted(shipped()) for pictures in (False, True)])
-def test_show_and_check_work_for_every_shipped_scenario(name, pictures, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in DRAWN else pytest.mark.slow) for name in sorted(shipped())])
+def test_show_and_check_work_for_every_shipped_scenario(name, tmp_path, monkeypatch, capsys):
     skip_without_data(name)
     monkeypatch.chdir(tmp_path)
-    if pictures:
-        monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name, "--out", "seen"])
-        assert "a round moves" in cli_ends_well(capsys).out
-        assert list((tmp_path / "seen").glob("split*.png"))
-        return
-    monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name])
-    assert "a round moves" in cli_ends_well(capsys).out
+    monkeypatch.setattr(sys, "argv", ["fedmtl", "show", name, "--out", "seen"])
+    said = cli_ends_well(capsys).out
+    assert "a round moves" in said
+    assert list((tmp_path / "seen").glob("split*.png"))
     monkeypatch.setattr(sys, "argv", ["fedmtl", "check", name])
     assert "can run" in cli_ends_well(capsys).out
     assert not (tmp_path / "runs").exists()

@@ -22,9 +22,13 @@ MODELS = [{"trunk": "mlp", "hidden": [8]}, {"trunk": "mlp", "hidden": [8, 6], "a
           {"trunk": "mlp", "hidden": [8], "dropout": 0.5}, {"trunk": "mlp", "hidden": [8], "adapter": 7, "bias": False}]
 
 
-@pytest.mark.parametrize("train", ["all", "trunk", "head"])
+OPTIMIZERS = [{}, {"momentum": 0.5, "weight-decay": 0.01}, {"optimizer": "adam", "lr": 0.001}]
+
+
+@pytest.mark.parametrize(("train", "optimizer"), [
+    pytest.param(train, optimizer, marks=pytest.mark.slow if train != "all" and optimizer else ())
+    for optimizer in OPTIMIZERS for train in ("all", "trunk", "head")])
 @pytest.mark.parametrize(("model", "width"), [(model, 3) for model in MODELS] + [(model, 1) for model in [*MODELS, CNN]])
-@pytest.mark.parametrize("optimizer", [{}, {"momentum": 0.5, "weight-decay": 0.01}, {"optimizer": "adam", "lr": 0.001}])
 def test_training_is_that_of_autograd(model, width, train, optimizer, monkeypatch):
     tasks = {"source": "digits", "clients": 3, "image": model["trunk"] == "cnn"}
     scenario = from_table({"name": "by-hand", "rounds": 1, "tasks": tasks, "model": model,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedmtl.report.html import write_report
 from fedmtl.report.metrics import load_metrics, summarise
 
 MakeRun = Callable[..., Path]
@@ -60,6 +61,16 @@ def make_run(tmp_path: Path) -> MakeRun:
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its page, to be read and not written to."""
+    run = tmp_path_factory.mktemp("reported") / "run"
+    run.mkdir()
+    write_run(run)
+    write_report(run)
+    return run
 
 
 def write_run(

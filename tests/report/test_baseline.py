@@ -71,9 +71,16 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(make_run: MakeRun, s
     place, refused = find_baseline(run)
     assert place is None
     assert re.search(f"other: {reason}", refused[0])
-    assert "Runs that are no baseline of this one" in write_report(run).read_text()
     with pytest.raises(FedmtlError, match=f"cannot be compared: {reason}"):
         write_report(run, baseline=other)
+
+
+def test_the_page_says_what_was_refused(make_run: MakeRun) -> None:
+    run = make_run()
+    local(make_run("other"), swaps={"seed = 3": "seed = 4"})
+    page = write_report(run).read_text()
+    assert "Runs that are no baseline of this one" in page
+    assert "another seed (seed is 3 here and 4 there)" in page
 
 
 def test_another_split_and_a_run_under_way_are_refused(make_run: MakeRun) -> None:
