@@ -171,15 +171,22 @@ def test_the_default_is_epochs() -> None:
     assert load_scenario("quickstart").sampler == Epochs()
 
 
+SHORT = {"rounds": 2, "training.batch-size": 2, **INLINE}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> str:
+    """The checksum of a run without a sampler of its own."""
+    return run("digits-pathological", SHORT, out=tmp_path_factory.mktemp("plain") / "run", report=False).summary["checksum"]
+
+
 @pytest.mark.parametrize("name", ["steps", "capped", "class-balanced", "temperature"])
-def test_a_run_and_what_it_writes(name, tmp_path) -> None:
-    short = {"rounds": 2, "training.batch-size": 2, **INLINE}
-    words = {"training.sampler": name, **short}
+def test_a_run_and_what_it_writes(name, plain, tmp_path) -> None:
+    words = {"training.sampler": name, **SHORT}
     first = run("digits-pathological", words, out=tmp_path / "a", report=False)
     again = run(first.path / "scenario.toml", out=tmp_path / "b", report=False)
     assert first.summary["checksum"] == again.summary["checksum"]
-    plain = run("digits-pathological", short, out=tmp_path / "c", report=False)
-    assert first.summary["checksum"] != plain.summary["checksum"]
+    assert first.summary["checksum"] != plain
 
 
 @pytest.mark.parametrize(("words", "key"), [
