@@ -28,7 +28,12 @@ def test_resolving_twice_changes_nothing(name, method):
     assert load_scenario(name, {"algorithm.name": method}) == load_scenario(name, [f"algorithm.name={method}"])
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+def again(name):
+    """Whether a paper's scenario is on the data of one of `natural/`."""
+    return name.startswith("papers/") and any(f"/{data}" in name for data in ("school", "landmine", "vehicle", "har"))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if again(name) else ()) for name in sorted(shipped())])
 def test_a_run_can_be_repeated_from_its_directory(name, tmp_path):
     skip_without_data(name)
     method = {"quickstart": "ditto", "unlike-models": "fedmd"}.get(name, "fedper")
