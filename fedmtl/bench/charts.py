@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedmtl.bench.course import Courses, front
+from fedmtl.bench.course import Courses, far, front
 from fedmtl.report import words
 from fedmtl.report.draw import (
     BLUE,
@@ -160,9 +160,12 @@ def tails(prefix: str, board: pd.DataFrame, look: Mapping[str, Look], direction:
     if not rows:
         return None
     metric = str(rows[0]["metric"])
+    beyond = [far([row[key] for row in rows], direction) for key in ("mean", "worst10")]
+    out = list(map(any, zip(*beyond, strict=True)))
+    near = [row for row, gone in zip(rows, out, strict=True) if not gone]
     figure, axes = blank(height=3.2)
     axes.grid(axis="x", color=RULE, linewidth=0.6)
-    for row in rows:
+    for row in near:
         mine = look[row["algorithm"]]
         axes.plot([row["mean"]], [row["worst10"]], linestyle="", marker=mine.marker, color=mine.colour, markersize=6.5)
     _room(axes, direction)
@@ -173,13 +176,19 @@ def tails(prefix: str, board: pd.DataFrame, look: Mapping[str, Look], direction:
         in_units(axis, metric)
     axes.set_xlabel(f"mean test {metric}")
     axes.set_ylabel(f"worst tenth of the clients, {metric}")
-    name_points(axes, [(row["mean"], row["worst10"]) for row in rows], [row["algorithm"] for row in rows])
+    name_points(axes, [(row["mean"], row["worst10"]) for row in near], [row["algorithm"] for row in near])
     best = max(rows, key=lambda row: row["worst10"] if direction == "max" else -row["worst10"])
     alt = (f"Mean {metric} of all clients against that of the worst tenth; up and right is better. The worst-off fare best with "
-           f"{best['algorithm']}: {words.score(metric, best['worst10'])}.")
+           f"{best['algorithm']}: {words.score(metric, best['worst10'])}."
+           + _off([f"{row['algorithm']} ({words.score(metric, row['worst10'])} against {words.score(metric, row['mean'])})"
+                   for row, gone in zip(rows, out, strict=True) if gone]))
     return Chart(name=f"{prefix}tails", title="The worst-off against the mean", alt=alt, figure=figure,
                  header=["method", "mean", "worst 10 %"],
                  rows=[[row["algorithm"], words.score(metric, row["mean"]), words.score(metric, row["worst10"])] for row in rows])
+
+
+def _off(named: Sequence[str]) -> str:
+    return f" Off the scale: {', '.join(named)}." if named else ""
 
 
 def _room(axes: Axes, direction: str) -> None:
@@ -201,25 +210,31 @@ def trade(prefix: str, courses: Mapping[str, Courses], cost: str, metric: str, d
     methods = list(courses)
     ends = [(float(courses[m].mean[cost].iloc[-1]), float(courses[m].mean["mean"].iloc[-1])) for m in methods]
     best = front([x for x, _ in ends], [y for _, y in ends], direction)
+    out = far([y for _, y in ends], direction)
     figure, axes = blank(height=3.2)
     axes.grid(axis="x", color=RULE, linewidth=0.6)
     for i, method in enumerate(methods):
         mine, way = look[method], courses[method].mean
+        if out[i]:
+            continue
         axes.plot(way[cost], way["mean"], color=mine.colour, linewidth=0.7, alpha=0.45)
-        axes.plot(*ends[i], linestyle="", marker=mine.marker, color=mine.colour, markersize=6.5,
+        axes.plot(*ends[i], linestyle="", marker=mine.marker, color=mine.colour, markersize=6.5, zorder=4 if i in best else 3,
                   markerfacecolor=mine.colour if i in best else PAPER)
     axes.step([ends[i][0] for i in best], [ends[i][1] for i in best], where="post", color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-    _limit(axes, [y for _, y in ends])
+    near = [i for i, gone in enumerate(out) if not gone]
+    _limit(axes, [ends[i][1] for i in near])
     _room(axes, direction)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _WROTE[cost](value) if value else "0"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     in_units(axes.yaxis, metric)
     axes.set_xlabel(_AXIS[cost])
-    name_points(axes, ends, methods)
+    name_points(axes, [ends[i] for i in near], [methods[i] for i in near])
     frontier = ", ".join(f"{methods[i]} ({words.score(metric, ends[i][1])} for {_WROTE[cost](ends[i][0])})" for i in best)
     beside = " Runs shared the machine, so seconds are rough." if cost == "seconds" else ""
     alt = f"Mean test {metric} after the last round against {_AXIS[cost]}. On the Pareto front (filled): {frontier}.{beside}"
+    alt += _off([f"{method} ({words.score(metric, end[1])} for {_WROTE[cost](end[0])})"
+                 for method, end, gone in zip(methods, ends, out, strict=True) if gone])
     return Chart(name=f"{prefix}{cost}", title=f"{words.title(metric)} for the {cost}", alt=alt, figure=figure,
                  header=["method", cost, metric, "Pareto front"],
                  rows=[[method, _WROTE[cost](ends[i][0]), words.score(metric, ends[i][1]), "yes" if i in best else "no"]

@@ -60,3 +60,14 @@ def front(cost: Sequence[float], score: Sequence[float], direction: str) -> list
         if not kept or points[i][1] < points[kept[-1]][1] or points[i] == points[kept[-1]]:
             kept.append(i)
     return kept
+
+
+def far(scores: Sequence[float], direction: str) -> list[bool]:
+    """Which scores are so much worse than the rest that a scale that holds them hides how the others differ.
+
+    Those beyond the worse quartile by more than three times the distance of the quartiles (Tukey. Exploratory Data Analysis. 1977:
+    "far out"); none of fewer than five, or where the quartiles are equal.
+    """
+    good = np.asarray(scores) * (1 if direction == "max" else -1)
+    low, high = np.quantile(good, (0.25, 0.75))
+    return [bool(value) for value in (good < low - 3 * (high - low)) & (len(good) >= 5) & (high > low)]

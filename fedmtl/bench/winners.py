@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from fedmtl.bench.course import far
 from fedmtl.bench.runs import Run
 from fedmtl.report import words
 from fedmtl.report.draw import BLUE, INK, MUTED, PAPER, RULE, WIDTH, Chart, blank, in_units, styled
@@ -22,8 +23,11 @@ def means(prefix: str, board: pd.DataFrame, runs: Sequence[Run], local: str) -> 
     figure, axes = blank(height=float(np.clip(0.6 + 0.27 * len(rows), 1.6, 8.5)))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=RULE, linewidth=0.6)
+    off = [place for place, out in enumerate(far([row["mean"] for row in rows], rows[0]["direction"])) if out]
     seen = []
     for place, row in enumerate(rows):
+        if place in off:
+            continue
         each = [run.said["test"][metric]["mean"] for run in runs if run.method == row["algorithm"]]
         each = [value for value in each if value is not None]
         seen += each
@@ -34,14 +38,17 @@ def means(prefix: str, board: pd.DataFrame, runs: Sequence[Run], local: str) -> 
                   markerfacecolor=BLUE if sure else PAPER, markeredgewidth=1.4)
         if row["algorithm"] == local:
             axes.axvline(row["mean"], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-    cut = _frame(axes, seen, rows)
+    cut = _frame(axes, seen, [row for place, row in enumerate(rows) if place not in off])
+    for place in off:
+        _beyond(axes, place, rows[place])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [words.shortened(str(row["algorithm"]), 20) for row in rows], color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     in_units(axes.xaxis, metric)
     axes.set_xlabel(f"test {metric}, 95 % interval over seeds{'; ends beyond the edge are cut' if cut else ''}")
     alt = (f"Mean test {metric} from {_said(rows[0])} to {_said(rows[-1])}; the dashed line is {local}. "
-           f"Filled where the difference from {local} is significant; small ticks are seeds.")
+           f"Filled where the difference from {local} is significant; small ticks are seeds."
+           + (f" Off the scale: {', '.join(str(rows[place]['algorithm']) for place in off)}." if off else ""))
     return Chart(name=f"{prefix}means", title=f"Mean {metric} of every method", alt=alt, figure=figure,
                  header=["method", "mean", "95 % interval", "seeds"],
                  rows=[[row["algorithm"], words.score(metric, row["mean"]), between(metric, row["low"], row["high"]),
@@ -51,6 +58,14 @@ def means(prefix: str, board: pd.DataFrame, runs: Sequence[Run], local: str) -> 
 def between(metric: str, low: float, high: float) -> str:
     """An interval of scores."""
     return words.NONE if np.isnan(low) else f"{words.score(metric, low)} to {words.score(metric, high)}"
+
+
+def _beyond(axes: Any, place: int, row: Mapping[Hashable, Any]) -> None:
+    """A method that lies off the scale: an arrow at the edge, and its mean."""
+    left = row["direction"] == "max"
+    axes.plot([axes.get_xlim()[0 if left else 1]], [place], marker="<" if left else ">", markersize=5, color=BLUE, clip_on=False)
+    axes.annotate(words.score(row["metric"], row["mean"]), (axes.get_xlim()[0 if left else 1], place), (7 if left else -7, 0),
+                  textcoords="offset points", va="center", ha="left" if left else "right", fontsize=8.5, color=MUTED)
 
 
 def _said(row: Mapping[Hashable, Any]) -> str:

@@ -182,6 +182,7 @@ def name_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequen
             out = box[0] < inside[0] or box[1] < inside[1] or box[2] > inside[2] or box[3] > inside[3]
             if not out and not any(_touch(box, other) for other in taken):
                 axes.annotate(names[i], points[i], (dx, dy), textcoords="offset points", fontsize=size, color=INK, va="center",
+                              zorder=5, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.4},
                               ha="left" if dx > 1 else "right" if dx < -1 else "center", annotation_clip=False,
                               arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5} if reach > 7 else None)
                 taken.append(box)

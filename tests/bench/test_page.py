@@ -11,18 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import DARK, needs_browser, serious, widths
+from made_runs import made_run
 
 import fedmtl
 from fedmtl import cli
-from fedmtl.bench import story
+from fedmtl.bench import charts, story
 from fedmtl.bench.board import board, paired, ranked
-from fedmtl.bench.course import course, front, over_seeds
+from fedmtl.bench.course import course, far, front, over_seeds
 from fedmtl.bench.page import is_benchmark, write_page
 from fedmtl.bench.plan import plan
 from fedmtl.bench.runs import read_runs
-from fedmtl.bench.winners import alike
+from fedmtl.bench.winners import alike, means
 from fedmtl.errors import FedmtlError
 from fedmtl.report import words
+from fedmtl.report.draw import looks
 from fedmtl.report.files import load_journal
 from fedmtl.scenario import from_toml
 
@@ -164,6 +166,30 @@ def test_the_pareto_front_by_hand():
     assert front(cost, score, "max") == [1, 5, 2, 0]  # equal points stand together; dearer and no better is out
     assert front(cost, [-value for value in score], "min") == [1, 5, 2, 0]
     assert front([1.0], [2.0], "min") == [0]
+
+
+def test_what_lies_far_below_the_rest_is_off_the_scale():
+    assert far([99.2, 99.1, 99.0, 98.8, 97.6, 92.6, 64.3], "max") == [False] * 6 + [True]
+    assert far([1.0, 1.1, 1.2, 1.3, 9.0], "min") == [False] * 4 + [True]
+    assert far([1.0, 1.1, 1.2, 1.3, 9.0], "max") == [False] * 5  # what is far above stays
+    assert far([88.9, 86.9, 85.5, 84.7, 37.1, 17.8, 17.8], "max") == [False] * 7
+    assert far([0.9, 0.9, 0.9, 0.9, 0.1], "max") == [False] * 5
+    assert far([0.9, 0.8, 0.1], "max") == [False] * 3
+
+
+def test_a_method_off_the_scale_is_named_with_its_score():
+    draw = np.random.default_rng(0)
+    runs = [made_run(name, 0, np.clip(draw.normal(mean, 0.01, 20), 0, 1))
+            for name, mean in zip("abcdef", (0.97, 0.96, 0.95, 0.94, 0.93, 0.2), strict=True)]
+    rows = board(runs)
+    drawn = means("", rows, runs, "local")
+    assert "Off the scale: f." in drawn.alt
+    assert words.score("accuracy", rows["mean"].iloc[-1]) in drawn.inline()
+    assert drawn.figure.axes[0].get_xlim()[0] > 0.9
+    tail = charts.tails("", rows, looks(list("abcdef"), "local"), "max")
+    assert tail is not None
+    assert re.search(r"Off the scale: f \(\S+ % against \S+ %\)\.$", tail.alt)
+    assert tail.figure.axes[0].get_ylim()[0] > 0.8
 
 
 def test_groups_that_ranks_cannot_tell_apart_by_hand():

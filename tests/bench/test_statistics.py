@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import pytest
 from made_runs import drawn, made_run, write_run
 from scipy import stats
 
-from fedmtl.bench.board import ALL, board, leaderboard, pairs, ranks
+import fedmtl
+from fedmtl.bench.board import ALL, board, leaderboard, paired, pairs, ranks
+from fedmtl.bench.runs import Run
 from fedmtl.bench.statistics import agrees, critical_difference, friedman, holm, mean_ranks, signed_rank
 from fedmtl.bench.tables import markdown, rank_line, write_board
 from fedmtl.report.gains import interval
@@ -68,6 +72,47 @@ def test_a_planted_advantage_is_found_and_two_copies_are_not():
     assert found >= 19
     assert alarms <= 3  # at 5 %, more than 3 of 20 come in 1.6 % of all cases
     assert rash > 3  # clients alone, who share their run's luck, would cry wolf
+
+
+SCENARIO = """
+name = "twins"
+rounds = 3
+tasks = {source = "file", path = "rows.npz", x = "x", y = "y", client = "client", clients = 10, test = 0.5,
+         split = [{kind = "natural"}]}
+model = {hidden = [16]}
+algorithm = {name = "fedavg"}
+training = {batch-size = 5, lr = 0.1}
+evaluation = {every = 3, parts = ["test"]}
+runtime = {kind = "inline"}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_trained_twins_are_alike_and_one_that_is_given_2_points_is_better(tmp_path):
+    """The same as above with runs that are trained: 10 clients of one model, three seeds, all noise is that of mini-batches."""
+    draw = np.random.default_rng(0)
+    centres, y, owner = draw.normal(0, 1, (4, 6)), draw.integers(0, 4, 1500), np.repeat(np.arange(10), 150)
+    x = centres[y] + draw.normal(0, 0.3, (10, 6))[owner] + draw.normal(0, 1, (1500, 6))
+    np.savez(tmp_path / "rows.npz", x=x.astype(np.float32), y=y, client=owner)
+    (tmp_path / "twins.toml").write_text(SCENARIO.replace(",\n        ", ","))
+    shutil.copy(Path(__file__).with_name("twins.py"), tmp_path)
+    alarms = found = apart = 0
+    for repetition in range(20):
+        pair = {}
+        for name in ("Former", "Latter"):
+            pair[name] = [Run.read(fedmtl.run(tmp_path / "twins.toml", {"algorithm.name": f"twins:{name}", "seed": seed},
+                                              out=tmp_path / f"{name}-{seed}", report=False).path)
+                          for seed in range(3 * repetition, 3 * repetition + 3)]
+        apart += any(a.said["checksum"] != b.said["checksum"] for a, b in zip(*pair.values(), strict=True))
+        better = [run.named("twins", "better") for run in pair["Former"]]
+        for run, same in zip(better, pair["Former"], strict=True):
+            run.__dict__["scores"] = same.scores.assign(value=same.scores["value"] + 0.02)
+        alarms += bool(paired([*pair["Former"], *pair["Latter"]])["significant"].item())
+        found += bool(paired([*better, *pair["Latter"]])["significant"].item())
+    assert apart == 20
+    assert alarms <= 3  # at 5 %, more than 3 of 20 come in 1.6 % of all cases
+    assert found >= 15
 
 
 def test_a_difference_and_its_interval_are_of_the_clients_means_over_seeds(tmp_path):
