@@ -16,6 +16,7 @@ from fedmtl.bench.statistics import LEVEL, agrees, critical_difference, friedman
 from fedmtl.bench.tuning import tuned_values
 from fedmtl.mtl.fitting import OF_THE_TRUNK
 from fedmtl.report.gains import interval
+from fedmtl.report.words import is_share
 from fedmtl.runs.budget import in_words
 
 __all__ = ["failures", "leaderboard", "metrics", "pairs", "ranks"]
@@ -76,8 +77,9 @@ def ranks(root: Path | str) -> pd.DataFrame:
 def board(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a scenario and method, the best mean first; every figure the mean over seeds unless it says otherwise.
 
-    scenario, algorithm, metric, direction, seeds (how many ended), mean with low and high (95 % over seeds, Student's t), worst10,
-    round; before (without the training that a method does only before use) and shared (the global model), where there are such;
+    scenario, algorithm, metric, direction, seeds (how many ended), mean with low and high (95 % over seeds, Student's t; of shares
+    within 0 and 1), worst10, round;
+    before (without the training that a method does only before use) and shared (the global model), where there are such;
     chosen and chosen_round (by validation); difference with difference_low and difference_high over Local (of the clients' means
     over seeds, positive is better, 95 % over clients; the relative gain where clients have unlike metrics), p (Wilcoxon over
     clients) and p_holm (over the methods of the scenario), agreed (`statistics.agrees`), significant at 5 % (both, or p_holm where
@@ -190,6 +192,8 @@ def _row(runs: Sequence[Run], base: dict[tuple[str, int], Run], worth: Worth) ->
     each = pd.DataFrame([{**_figures(run), **run.over(base.get((run.scenario, run.seed)))} for run in runs])
     first, means = runs[0], each["mean"].dropna().to_numpy(float)
     low, high = interval(means) or (None, None)
+    if low is not None and high is not None and is_share(first.said["primary"]):
+        low, high = max(low, 0.0), min(high, 1.0)
     ends = sorted({str(run.said.get("ended", "rounds")) for run in runs})
     row: dict[str, Any] = {"algorithm": first.method, "metric": first.said["primary"], "direction": first.direction,
                            "seeds": len(runs), "low": low, "high": high, "p": None, "ended": " or ".join(ends),

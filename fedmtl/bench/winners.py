@@ -62,9 +62,10 @@ def between(metric: str, low: float, high: float) -> str:
 
 def _beyond(axes: Any, place: int, row: Mapping[Hashable, Any]) -> None:
     """A method that lies off the scale: an arrow at the edge, and its mean."""
-    left = row["direction"] == "max"
-    axes.plot([axes.get_xlim()[0 if left else 1]], [place], marker="<" if left else ">", markersize=5, color=BLUE, clip_on=False)
-    axes.annotate(words.score(row["metric"], row["mean"]), (axes.get_xlim()[0 if left else 1], place), (7 if left else -7, 0),
+    left, (first, last) = row["direction"] == "max", axes.get_xlim()
+    edge = first + (last - first) * (0.015 if left else 0.985)
+    axes.plot([edge], [place], marker="<" if left else ">", markersize=5, color=BLUE)
+    axes.annotate(words.score(row["metric"], row["mean"]), (edge, place), (7 if left else -7, 0),
                   textcoords="offset points", va="center", ha="left" if left else "right", fontsize=8.5, color=MUTED)
 
 

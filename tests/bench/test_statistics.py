@@ -137,6 +137,14 @@ def test_a_difference_and_its_interval_are_of_the_clients_means_over_seeds(tmp_p
     assert pair["difference"] == pytest.approx(-clients.mean())
 
 
+def test_the_interval_of_a_share_ends_at_1(tmp_path):
+    for seed, score in enumerate((1.0, 1.0, 0.9)):
+        write_run(tmp_path, "local", seed, [score] * 3)
+        write_run(tmp_path / "errors", "local", seed, [score] * 3, direction="min")
+    assert leaderboard(tmp_path)["high"].item() == 1.0
+    assert leaderboard(tmp_path / "errors")["high"].item() > 1.0
+
+
 def test_of_an_error_the_smaller_is_better(tmp_path):
     for seed in range(3):
         write_run(tmp_path, "local", seed, [1.0, 2.0, 3.0], direction="min")
