@@ -25,6 +25,7 @@ def words_of(line: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_snippet_runs(tmp_path):
     done = []
     for language, text in snippets():
