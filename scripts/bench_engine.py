@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any

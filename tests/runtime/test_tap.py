@@ -92,7 +92,8 @@ def test_no_private_head_in_any_message(kind, tmp_path, monkeypatch, leftovers):
 @pytest.mark.parametrize("weighting", ["size", "uniform"])
 def test_a_head_smuggled_inside_the_trunk_is_found(weighting, smugglers, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMTL_TAP", str(tmp_path / "tap"))
-    method = {"algorithm.name": "smugglers:Smuggler", "server.weighting": weighting, "runtime.kind": "inline"}
+    method = {"algorithm.name": "smugglers:Smuggler", "server.weighting": weighting, "runtime.kind": "inline",
+              "server.participation": 1 / 3, "rounds": 12}  # one client a round: a node that has them all sends its clients' sum
     scenario = load_scenario(smugglers, method)
     federation = federation_of(scenario)
     scenario = resolve(scenario, federation)
