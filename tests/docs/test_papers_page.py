@@ -94,6 +94,6 @@ def test_mr_mtl_reaches_the_central_solution():
     assert runs == pytest.approx(central, abs=0.005)
 
 
-def test_clusters_are_found():
-    found = measure_papers.measured("ifca-clusters", Row("IFCA", {"rounds": 3}), 0)
-    assert found["cluster_ari"] == 1.0
+@pytest.mark.parametrize("row", [Row("IFCA", {"rounds": 3}), ROWS["ifca-clusters"]["cfl"]], ids=["ifca", "cfl"])
+def test_clusters_are_found(row):
+    assert measure_papers.measured("ifca-clusters", row, 0)["cluster_ari"] == 1.0
