@@ -187,7 +187,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "mr-mtl": Row("MR-MTL", _method("mr-mtl", lam=0.0003), **PERCENT),
         "central-mr-mtl": Row("the same, central", central=_tied_logistic(3e-4, 1e-4), **PERCENT),
         "fedu": Row("FedU", {}, "99.10", **PERCENT),
-        "mocha": Row("MOCHA", _method("mocha", relation="mean", tie=10.0, lam=0.001), "98.79", **PERCENT),
+        "mocha": Row("MOCHA", _method("mocha", relation="mean", tie=10.0, lam=0.001, fraction=1.0), "98.79", **PERCENT),
     },
     "har-sitting": {
         "global": Row("Global: one linear machine, central", central=_machine(1e-4), published="97.77", **PERCENT),
