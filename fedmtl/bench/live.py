@@ -69,12 +69,16 @@ class LiveTable:
             self.live.stop()
 
 
+IN_FILES = {"before", "shared", "chosen", "delta_m", "forward", "backward", "kept"}
+"""Columns that a terminal has no room for."""
+
+
 def board_tables(said: Tables, failed: Sequence[tuple[str, str]]) -> list[Table]:
-    """The leaderboard for the terminal: one table a scenario."""
+    """The leaderboard for the terminal: one table a scenario, whose other columns are in leaderboard.md."""
     tables, ranks = [], said.ranks
     for name, rows in said.board.groupby("scenario", sort=False):
-        titles = header(rows)
-        caption = f"{NOTE} {rank_line(ranks, str(name))}".strip()
+        titles = {key: title for key, title in header(rows).items() if key not in IN_FILES}
+        caption = f"{NOTE} {rank_line(ranks, str(name))} More columns are in leaderboard.md.".replace("  ", " ")
         table = Table(title=title_of(rows), caption=caption, title_justify="left", caption_justify="left")
         for key, title in titles.items():
             table.add_column(title, justify="left" if key in ("algorithm", "tuned", "ended", "without") else "right")
