@@ -32,11 +32,14 @@ class Outer:
 
     def add_to(self, matrix: Tensor, factor: float) -> None:
         """matrix += factor left^T right, in place, for the first len(matrix) clients: the product itself is never made."""
-        left, right = self.left[: len(matrix)], self.right[: len(matrix)]
-        if matrix.is_contiguous():
-            matrix.baddbmm_(left.transpose(1, 2), right, alpha=factor)
+        own, left, right = matrix, self.left, self.right
+        if not matrix.is_contiguous():
+            own, left, right = matrix.transpose(1, 2), right, left
+        if len(own) == 1 < len(left):  # the last of a cohort: the product of one matrix rounds differently from that of several
+            two = own.expand(2, -1, -1).clone(memory_format=torch.contiguous_format)
+            own.copy_(two.baddbmm_(left[:2].transpose(1, 2), right[:2], alpha=factor)[:1])
         else:
-            matrix.transpose(1, 2).baddbmm_(right.transpose(1, 2), left, alpha=factor)
+            own.baddbmm_(left[: len(own)].transpose(1, 2), right[: len(own)], alpha=factor)
 
 
 Slope = Tensor | Outer

@@ -284,8 +284,8 @@ class Client:
     def _by_hand(self, objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes] | None:
         """The losses and their gradient where both are known in closed form: of the plain loss of a stack of common layers.
 
-        Of the first clients only, [A, ...]: those that still have rows, but two at least in a cohort, where the products of one
-        client alone round differently.
+        Of the first clients only, [A, ...]: those that still have rows, but two at least in a cohort, where a product of one matrix
+        rounds differently.
         """
         plain = objective == self.loss and self.signature.balance is None
         if not (plain and self.signature.objective.sloped(batch.y)):

@@ -220,7 +220,9 @@ def trade(prefix: str, courses: Mapping[str, Courses], cost: str, metric: str, d
         axes.plot(way[cost], way["mean"], color=mine.colour, linewidth=0.7, alpha=0.45)
         axes.plot(*ends[i], linestyle="", marker=mine.marker, color=mine.colour, markersize=6.5, zorder=4 if i in best else 3,
                   markerfacecolor=mine.colour if i in best else PAPER)
-    axes.step([ends[i][0] for i in best], [ends[i][1] for i in best], where="post", color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+    drawn = [i for i in best if not out[i]]
+    axes.step([ends[i][0] for i in drawn], [ends[i][1] for i in drawn], where="post", color=INK, linewidth=0.9,
+              linestyle=(0, (1, 2)))
     near = [i for i, gone in enumerate(out) if not gone]
     _limit(axes, [ends[i][1] for i in near])
     _room(axes, direction)
@@ -230,7 +232,7 @@ def trade(prefix: str, courses: Mapping[str, Courses], cost: str, metric: str, d
     in_units(axes.yaxis, metric)
     axes.set_xlabel(_AXIS[cost])
     name_points(axes, [ends[i] for i in near], [methods[i] for i in near])
-    frontier = ", ".join(f"{methods[i]} ({words.score(metric, ends[i][1])} for {_WROTE[cost](ends[i][0])})" for i in best)
+    frontier = ", ".join(f"{methods[i]} ({words.score(metric, ends[i][1])} for {_WROTE[cost](ends[i][0])})" for i in drawn)
     beside = " Runs shared the machine, so seconds are rough." if cost == "seconds" else ""
     alt = f"Mean test {metric} after the last round against {_AXIS[cost]}. On the Pareto front (filled): {frontier}.{beside}"
     alt += _off([f"{method} ({words.score(metric, end[1])} for {_WROTE[cost](end[0])})"

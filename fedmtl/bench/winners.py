@@ -46,7 +46,8 @@ def means(prefix: str, board: pd.DataFrame, runs: Sequence[Run], local: str) -> 
     axes.xaxis.set_major_locator(MaxNLocator(5))
     in_units(axes.xaxis, metric)
     axes.set_xlabel(f"test {metric}, 95 % interval over seeds{'; ends beyond the edge are cut' if cut else ''}")
-    alt = (f"Mean test {metric} from {_said(rows[0])} to {_said(rows[-1])}; the dashed line is {local}. "
+    dashed = any(row["algorithm"] == local and place not in off for place, row in enumerate(rows))
+    alt = (f"Mean test {metric} from {_said(rows[0])} to {_said(rows[-1])}{f'; the dashed line is {local}' if dashed else ''}. "
            f"Filled where the difference from {local} is significant; small ticks are seeds."
            + (f" Off the scale: {', '.join(str(rows[place]['algorithm']) for place in off)}." if off else ""))
     return Chart(name=f"{prefix}means", title=f"Mean {metric} of every method", alt=alt, figure=figure,

@@ -18,6 +18,10 @@ from fedmtl.trees import Outer, Params, Slope
 POINTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
 
 
+BLOCK = 64
+"""Numbers; a multiple of what any processor's vector unit takes at once."""
+
+
 class Layer(ABC):
     """A layer of a cohort. params: the names of its parameters that may be trained."""
 
@@ -216,12 +220,23 @@ def layers_of(module: nn.Module, prefix: str, *, alone: bool = False) -> list[La
     if isinstance(module, Beside):
         return _beside([layers_of(child, f"{prefix}.{name}", alone=alone) for name, child in module.named_children()])
     if isinstance(module, nn.Sequential | Net | Only):
-        nested = [layers_of(child, f"{prefix}.{name}".lstrip("."), alone=alone) for name, child in module.named_children()]
-        stack = [layer for layers in nested if layers is not None for layer in layers]
-        for before, layer in pairwise(stack):
-            if isinstance(layer, _Relu) and isinstance(before, Linear | _Conv2d):
-                layer.own = True
-        return None if None in nested else stack
+        return _stack(module, prefix, alone) if _in_order(module) else None
+    return None if module._forward_hooks or module._forward_pre_hooks else _layer(module, prefix, alone)
+
+
+def _stack(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
+    """The layers of modules that run one after the other."""
+    nested = [layers_of(child, f"{prefix}.{name}".lstrip("."), alone=alone) for name, child in module._modules.items()
+              if child is not None]
+    stack = [layer for layers in nested if layers is not None for layer in layers]
+    for before, layer in pairwise(stack):
+        if isinstance(layer, _Relu) and isinstance(before, Linear | _Conv2d):
+            layer.own = True
+    return None if None in nested else stack
+
+
+def _layer(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
+    """One module as a layer."""
     if type(module) is nn.Linear:
         return [Linear(prefix, module.bias is not None)]
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
@@ -235,10 +250,27 @@ def layers_of(module: nn.Module, prefix: str, *, alone: bool = False) -> list[La
     if alone and type(module) is nn.MaxPool2d and not module.return_indices:
         return [_MaxPool2d(module)]
     if type(module) in POINTWISE:
-        return [_Applied(lambda _, x: module(x))]
+        return [_Applied(lambda _, x: _in_blocks(module, x))]
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return [_Applied(lambda _, x: x.flatten(2))]
     return None
+
+
+def _in_order(module: nn.Module) -> bool:
+    """Whether a container does no more than to run its children one after the other, none of whose parameters are used twice."""
+    runs = not isinstance(module, nn.Sequential) or type(module).forward is nn.Sequential.forward
+    runs = runs and not (module._forward_hooks or module._forward_pre_hooks)
+    trained = [child for child in module._modules.values() if child is not None and next(child.parameters(), None) is not None]
+    return runs and len({id(child) for child in trained}) == len(trained)
+
+
+def _in_blocks(module: nn.Module, x: Tensor) -> Tensor:
+    """A function of every number, on each client's filled up to whole blocks: the rest of a block is computed in another way,
+    and it must not depend on the cohort which numbers are in it.
+    """
+    rows = x.flatten(1)
+    out: Tensor = module(F.pad(rows, (0, -rows.shape[1] % BLOCK)))
+    return out[:, : rows.shape[1]].reshape(x.shape)
 
 
 def _beside(stacks: Sequence[list[Layer] | None]) -> list[Layer] | None:

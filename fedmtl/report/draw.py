@@ -231,9 +231,11 @@ def _laid_out(figure: Figure) -> Iterator[None]:
         figure.dpi = 72
         engine.execute(figure)
         figure.set_layout_engine(None)
-    yield
-    figure.set_layout_engine(engine)
-    figure.dpi = dpi
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
+        figure.dpi = dpi
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def size(count: float | None) -> str:
 
 
 def number(count: float | None) -> str:
-    """A count: three digits and M or G where there are many."""
+    """A count: three digits and k, M or G where there are many."""
     if count is None or math.isnan(count):
         return NONE
     for unit in ("", " k", " M", " G"):
