@@ -86,7 +86,9 @@ def deploy(scenario: ScenarioArgument, overrides: OverridesArgument = None,
 
 @app.command()
 def bench(words: Annotated[list[str], typer.Argument(metavar="SCENARIO... [KEY=VALUE]...", help="Scenarios; key=value for all "
-                                                     "runs, METHOD.key=value for those of one method.")],
+                                                     "runs, METHOD.key=value for those of one method; "
+                                                     "runtime.address=HOST:PORT runs them on that Ray cluster, all of whose nodes "
+                                                     "must reach --out and the current folder.")],
           algorithms: Annotated[str, typer.Option(help="Methods, as a,b,c; Local always runs.")] = "local",
           seeds: Annotated[int, typer.Option(help="How many, counted up from the scenario's.", min=1)] = 5,
           out: Annotated[Path, typer.Option(help="The directory; started again, it runs what is missing.")] = Path("bench"),
@@ -101,12 +103,11 @@ def bench(words: Annotated[list[str], typer.Argument(metavar="SCENARIO... [KEY=V
     from fedmtl.bench.command import Benchmark
     from fedmtl.bench.runs import failures
     from fedmtl.runs.budget import budget_words
-    from fedmtl.runtime.choose import cores
 
     names, settings = ([word for word in words if ("=" in word) is chosen] for chosen in (False, True))
     asked = Benchmark(names, [name.strip() for name in algorithms.split(",")], seeds, [*settings, *budget_words(budget)], tune,
                       tuple(track or ()))
-    failed, said, written = asked.run(out, workers or cores())
+    failed, said, written = asked.run(out, workers)
     if as_json:
         print(json.dumps({"out": str(out), "rows": json.loads(said.board.to_json(orient="records")), "failed": failed}))
     else:

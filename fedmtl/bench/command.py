@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,19 +13,25 @@ from fedmtl.bench.board import Tables
 from fedmtl.bench.live import LiveTable
 from fedmtl.bench.page import write_page
 from fedmtl.bench.plan import choices, plan, plan_tuning
-from fedmtl.bench.pool import Work, locked, run_jobs
+from fedmtl.bench.pool import Crew, Processes, Work, locked, run_jobs
 from fedmtl.bench.tables import write_board
 from fedmtl.bench.tuning import replace_text
 from fedmtl.errors import ScenarioError
 from fedmtl.runs.tracking import check_trackers
+from fedmtl.scenario.load import parse_override
 
+ADDRESS = "runtime.address"
 PLAN = "bench.json"
 """In a benchmark's directory: what it is going to run, for who watches it."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is asked for; see `bench.plan.plan`. trials: of each method before its runs; 0 for no tuning."""
+    """What is asked for; see `bench.plan.plan`. trials: of each method before its runs; 0 for no tuning.
+
+    The word runtime.address=HOST:PORT is the benchmark's own: its runs are then tasks of that Ray cluster (`runtime.ray_tasks`),
+    and say of themselves what they say without it.
+    """
 
     scenarios: Sequence[str]
     methods: Sequence[str]
@@ -36,26 +43,46 @@ class Benchmark:
     def run(self, root: Path, workers: int) -> tuple[dict[str, str], Tables, list[Path]]:
         """(why each failed run failed, by its name; what the runs say; the files that say it).
 
-        What `root` holds already is not run again.
+        What `root` holds already is not run again. workers: runs side by side, 0 for one a core.
         Raises ScenarioError before anything starts, DiskError, FedmtlError where every run failed.
         """
         check_trackers(self.track)
         if self.trials and find_spec("optuna") is None:
             raise ScenarioError("--tune", "optuna is not installed here: pip install 'fedmtl[tune]'")
-        tunings = plan_tuning(self.scenarios, self.methods, self.trials, self.words) if self.trials else []
-        jobs = plan(self.scenarios, self.methods, self.seeds, self.words, track=self.track)
-        with locked(root):
-            failed = _together(tunings, jobs, root, workers) if tunings else {}
+        asked = [parse_override(word)[1] for word in self.words if _is_address(word)]
+        words = [word for word in self.words if not _is_address(word)]
+        tunings = plan_tuning(self.scenarios, self.methods, self.trials, words) if self.trials else []
+        jobs = plan(self.scenarios, self.methods, self.seeds, words, track=self.track)
+        with locked(root), _crew(str(asked[-1]) if asked else "", root) as crew:
+            failed = _together(tunings, jobs, root, workers, crew) if tunings else {}
             if tunings:
-                jobs = plan(self.scenarios, self.methods, self.seeds, self.words, chosen=choices(root, tunings), track=self.track)
-            failed |= _together(jobs, [], root, workers)
+                jobs = plan(self.scenarios, self.methods, self.seeds, words, chosen=choices(root, tunings), track=self.track)
+            failed |= _together(jobs, [], root, workers, crew)
             said = Tables.read(root)
             return failed, said, [*write_board(root, said), write_page(root, said)]
 
 
-def _together(jobs: Sequence[Work], later: Sequence[Work], root: Path, workers: int) -> dict[str, str]:
+def _is_address(word: str) -> bool:
+    return word.partition("=")[0].strip() == ADDRESS
+
+
+@contextmanager
+def _crew(address: str, root: Path) -> Iterator[Crew]:
+    """Raises ScenarioError where Ray is not installed, FedmtlError where no cluster answers at the address."""
+    if not address:
+        yield Processes()
+        return
+    if find_spec("ray") is None:
+        raise ScenarioError(ADDRESS, "ray is not installed here")
+    from fedmtl.runtime.ray_tasks import Tasks
+
+    with closing(Tasks(address, root)) as tasks:
+        yield tasks
+
+
+def _together(jobs: Sequence[Work], later: Sequence[Work], root: Path, workers: int, crew: Crew) -> dict[str, str]:
     """Does `jobs`; `later`: what comes after them."""
     entries = [{"name": job.name, "scenario": job.scenario, "method": job.method, "seed": job.seed} for job in (*jobs, *later)]
     replace_text(root / PLAN, json.dumps(entries, indent=1))
     with LiveTable(jobs, root) as live:
-        return run_jobs(jobs, root, workers, live)
+        return run_jobs(jobs, root, workers, live, crew)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -69,6 +69,26 @@ class Work(ABC):
 Listener = Callable[[Work, State], None]
 
 
+class Crew(ABC):
+    """Where work is done, several pieces at a time; each that is under way has a handle."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many at a time, where nobody says it."""
+
+    @abstractmethod
+    def start(self, job: Work, root: Path) -> Any:
+        """Begins what is to be done under `root`; the handle."""
+
+    @abstractmethod
+    def ended(self, running: Collection[Any]) -> dict[Any, str]:
+        """Waits until some end: these, and why each failed ("" where it did not)."""
+
+    @abstractmethod
+    def stop(self, running: Collection[Any]) -> None:
+        """Ends these where they are."""
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """The benchmark directory, for one benchmark at a time. Raises DiskError where it is taken or cannot be written."""
@@ -93,11 +113,12 @@ def warm_up() -> ForkServerContext:
     return context
 
 
-def run_jobs(jobs: Sequence[Work], root: Path, workers: int, listen: Listener) -> dict[str, str]:
-    """Runs what is missing under `root`, `workers` at a time; why each failed run failed, by its name.
+def run_jobs(jobs: Sequence[Work], root: Path, workers: int, listen: Listener, crew: Crew | None = None) -> dict[str, str]:
+    """Runs what is missing under `root`, `workers` at a time (0: as many as the crew has room for), by default in processes.
 
-    Every method of a scenario is begun once first; from then on the longest go first, so that they end together.
-    A failed run leaves its reason in failed.txt. Raises DiskError (see `Work.finished`) before anything starts.
+    Gives why each failed run failed, by its name. Every method of a scenario is begun once first; from then on the longest go
+    first, so that they end together. A failed run leaves its reason in failed.txt. Raises DiskError (see `Work.finished`) before
+    anything starts.
     """
     done = {job.name: job.finished(root) for job in jobs}
     for job in jobs:
@@ -106,38 +127,65 @@ def run_jobs(jobs: Sequence[Work], root: Path, workers: int, listen: Listener) -
         else:
             job.clear(root)
     missing = [job for job in jobs if not done[job.name]]
-    context = warm_up()
+    crew = crew or Processes()
     failed: dict[str, str] = {}
-    running: dict[Connection, tuple[Work, ForkServerProcess, float]] = {}
+    running: dict[Any, tuple[Work, float]] = {}
     took: dict[tuple[str, str], float] = {}
     try:
         while missing or running:
-            while missing and len(running) < workers:
+            while missing and len(running) < (workers or crew.size()):
                 job = max(missing, key=lambda one: took.get((one.scenario, one.method), math.inf))
                 missing.remove(job)
                 took.setdefault((job.scenario, job.method), 0.0)
-                mine, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(job, root / job.name, theirs), name=job.name)
-                with _no_main():
-                    process.start()
-                theirs.close()
-                running[mine] = job, process, time.monotonic()
+                running[crew.start(job, root)] = job, time.monotonic()
                 listen(job, ("running", ""))
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                job, process, began = running.pop(ready)
+            for handle, reason in crew.ended(running).items():
+                job, began = running.pop(handle)
                 took[job.scenario, job.method] = time.monotonic() - began
-                reason = _ending(ready, process)
                 if reason:
                     failed[job.name] = reason
                     _keep(root / job.name, reason)
                 listen(job, ("failed", reason) if reason else ("done", ""))
     finally:
-        for connection, (_, process, _) in running.items():
+        crew.stop(running)
+    return failed
+
+
+class Processes(Crew):
+    """Processes of this machine, forked from one that has imported what they need."""
+
+    def __init__(self) -> None:
+        self.context = warm_up()
+        self.processes: dict[Connection, ForkServerProcess] = {}
+
+    def size(self) -> int:
+        """One a core."""
+        from fedmtl.runtime.choose import cores
+
+        return cores()
+
+    def start(self, job: Work, root: Path) -> Connection:
+        """See Crew."""
+        mine, theirs = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_child, args=(job, root / job.name, theirs), name=job.name)
+        with _no_main():
+            process.start()
+        theirs.close()
+        self.processes[mine] = process
+        return mine
+
+    def ended(self, running: Collection[Connection]) -> dict[Connection, str]:
+        """See Crew."""
+        ready = [one for one in wait(list(running)) if isinstance(one, Connection)]
+        return {one: _ending(one, self.processes.pop(one)) for one in ready}
+
+    def stop(self, running: Collection[Connection]) -> None:
+        """See Crew."""
+        for connection in running:
+            process = self.processes.pop(connection)
             process.kill()
             process.join()
             connection.close()
-    return failed
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from fedmtl.profiling import spans
 from fedmtl.runtime.grid import OwnGrid
 from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario, from_toml
+from fedmtl.scenario.sections import RuntimeSection
 from fedmtl.server.messages import ARRAYS, empty_run, refusal
 from fedmtl.server.reduce import deal
 from fedmtl.tasks.task import Federation, Mixed
@@ -81,7 +82,7 @@ class RayGrid(OwnGrid):
         super().__init__()
         self.started = not ray.is_initialized()
         if self.started:
-            connect(scenario, verbose=verbose)
+            connect(scenario.runtime, verbose=verbose)
         folder = str(scenario.folder) if scenario.folder else None
         self.private = private.resolve()
         self._birth = (scenario.to_toml(), folder, ray.put(federation), str(self.private), spans.on)
@@ -182,18 +183,18 @@ class RayGrid(OwnGrid):
             ray.shutdown()
 
 
-def connect(scenario: Scenario, *, verbose: bool) -> None:
+def connect(runtime: RuntimeSection, *, verbose: bool) -> None:
     """Joins the cluster at runtime.address, or starts Ray on this machine."""
     level = logging.INFO if verbose else logging.ERROR
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if scenario.runtime.address:
+    if runtime.address:
         try:
-            _knock(scenario.runtime.address)
-            ray.init(address=scenario.runtime.address, log_to_driver=verbose, logging_level=level)
+            _knock(runtime.address)
+            ray.init(address=runtime.address, log_to_driver=verbose, logging_level=level)
         except (OSError, ValueError, RuntimeError, OverflowError) as error:
-            raise FedmtlError(f"runtime.address: no Ray cluster answers at {scenario.runtime.address}: {error}") from error
+            raise FedmtlError(f"runtime.address: no Ray cluster answers at {runtime.address}: {error}") from error
     else:
-        ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=scenario.runtime.workers, logging_level=level)
+        ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=runtime.workers, logging_level=level)
 
 
 def _knock(address: str) -> None:
