@@ -27,6 +27,6 @@ def session():
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=4, logging_level="ERROR")
+    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=4, logging_level="ERROR")
     yield ray
     ray.shutdown()

@@ -102,7 +102,7 @@ def run_flower_app(server_app: ServerApp, client_app: ClientApp, *, num_supernod
     started = not ray.is_initialized()
     if started:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(include_dashboard=False, num_cpus=count, log_to_driver=verbose,
+        ray.init("local", include_dashboard=False, num_cpus=count, log_to_driver=verbose,
                  logging_level=logging.INFO if verbose else logging.ERROR)
     grid = AppGrid(client_app, num_supernodes, count, run_config or {})
     context = Context(run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config or {}))

@@ -194,7 +194,7 @@ def connect(runtime: RuntimeSection, *, verbose: bool) -> None:
         except (OSError, ValueError, RuntimeError, OverflowError) as error:
             raise FedmtlError(f"runtime.address: no Ray cluster answers at {runtime.address}: {error}") from error
     else:
-        ray.init(include_dashboard=False, log_to_driver=verbose, num_cpus=runtime.workers, logging_level=level)
+        ray.init("local", include_dashboard=False, log_to_driver=verbose, num_cpus=runtime.workers, logging_level=level)
 
 
 def _knock(address: str) -> None:
