@@ -17,7 +17,8 @@ EVERYONE = range(len(SIZES))
 
 def a_federation(features):
     draw, count = np.random.default_rng(0), sum(SIZES) + 8 * len(SIZES)
-    return federation_from(draw.standard_normal((count, features)).astype(np.float32), draw.integers(0, 3, count), SIZES, tuple("abc"))
+    x = draw.standard_normal((count, features)).astype(np.float32)
+    return federation_from(x, draw.integers(0, 3, count), SIZES, tuple("abc"))
 
 
 @pytest.mark.parametrize(("features", "model", "training"), [
