@@ -9,7 +9,7 @@ from fedmtl.algorithms.base import Algorithm
 from fedmtl.registry import discover, kebab
 
 METHODS = discover("fedmtl.algorithms", Algorithm)
-WORDS = {"rounds": 3, "tasks.clients": 7, "model.hidden": [6], "runtime.shards": 3, "runtime.cohort": 2,
+WORDS = {"rounds": 3, "tasks.clients": 7, "model.hidden": [6], "model.norm": "layer", "runtime.shards": 3, "runtime.cohort": 2,
          "server.participation": 0.8}
 
 # Ray leaves files and processes to the garbage collector
