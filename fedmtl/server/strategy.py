@@ -160,14 +160,13 @@ class MethodStrategy(Strategy):
     def _requests(self, kind: str, number: int, clients: list[int], arrays: ArrayRecord, **told: Any) -> list[Message]:
         """One message a node. told: what else it says; a callable is asked for the node's clients."""
         state = self._state(arrays)
-        sends = {} if self.method.addressed else self.method.sends(state)
-        shared = arrays if sends.keys() == state.keys() else to_arrays(sends)
+        sends = self.method.sends_to(state, clients) if self.method.addressed else self.method.sends(state)
+        shared = None if self.method.addressed else arrays if sends.keys() == state.keys() else to_arrays(sends)
         out = []
         for node, mine in sorted(self._roster.by_node(clients).items(), key=lambda pair: pair[1][0]):
             about = {"round": number, "clients": mine, "addressed": self.method.addressed}
             about |= {name: value(mine) if callable(value) else value for name, value in told.items()}
-            own = to_arrays(self.method.sends_to(state, mine)) if self.method.addressed else shared
-            out.append(request(kind, node, about, own))
+            out.append(request(kind, node, about, shared or to_arrays(rows_of(sends, clients, mine))))
         return out
 
     def _sent(self, state: Params, clients: list[int]) -> int:
@@ -316,12 +315,13 @@ class MethodStrategy(Strategy):
         if now.affinity is None:
             return []
         state, clients, updates = self._before, now.affinity.clients, now.affinity.updates
+        sends = self.method.sends_to(state, clients) if self.method.addressed else self.method.sends(state)
         now.bytes_evaluate += self._sent(state, clients) + len(clients) * size_of(updates)
         out = []
         for node, mine in sorted(self._roster.by_node(clients).items(), key=lambda pair: pair[1][0]):
-            sends = self.method.sends_to(state, mine) if self.method.addressed else self.method.sends(state)
+            own = rows_of(sends, clients, mine) if self.method.addressed else sends
             about = {"round": server_round, "clients": mine, "addressed": self.method.addressed, "steps": len(clients)}
-            out.append(request(MessageType.EVALUATE, node, about, to_arrays({**sends, **updates})))
+            out.append(request(MessageType.EVALUATE, node, about, to_arrays({**own, **updates})))
         return out
 
     def aggregate_affinity(self, server_round: int, replies: Iterable[Message]) -> None:
@@ -380,3 +380,12 @@ class MethodStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to log: fedmtl's console says what runs."""
+
+
+def rows_of(made: Params, clients: Sequence[int], some: Sequence[int]) -> Params:
+    """Of the rows [K, ...] of `clients` those of `some` of them. What is sent is made for all at once: bits of a product depend on
+    how many rows it has, and must not on how many nodes there are.
+    """
+    place = {client: i for i, client in enumerate(clients)}
+    where = torch.tensor([place[client] for client in some], dtype=torch.int64)
+    return made if list(some) == list(clients) else {name: leaf[where] for name, leaf in made.items()}
