@@ -138,6 +138,7 @@ def test_unlike_representations_are_refused() -> None:
         Great().unites([signature, replace(signature, features=5)])
 
 
+@pytest.mark.slow
 def test_the_discriminator_is_confused() -> None:
     """After 40 rounds without layers it recognises tasks far above chance; with them less, ten rounds later."""
     ends = []

@@ -49,6 +49,7 @@ def test_no_method_departs_without_need(method: str, name: str, monkeypatch: pyt
         check_algorithm(METHODS[method], only=[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PROPERTIES if name not in {*AS_SHIPPED, "distinct"}])
 @pytest.mark.parametrize("method", VARIANTS, ids=str)
 def test_variant(method: Algorithm, name: str) -> None:

@@ -92,7 +92,7 @@ def test_names_cannot_break_out(make_run: MakeRun) -> None:
         ET.fromstring(path.read_text())
 
 
-@pytest.mark.parametrize(("clients", "limit"), [(20, 1_000_000), (500, 3_000_000)])
+@pytest.mark.parametrize(("clients", "limit"), [pytest.param(20, 1_000_000, marks=pytest.mark.slow), (500, 3_000_000)])
 def test_the_page_stays_small(make_run: MakeRun, clients: int, limit: int) -> None:
     page = write_report(make_run(clients=clients, rounds=60, models=("personal", "global", "adapted")))
     assert page.stat().st_size < limit

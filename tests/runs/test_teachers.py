@@ -97,6 +97,7 @@ def test_one_process_of_one_client_is_told_the_same(teachers):
     np.testing.assert_allclose(alone.soft[alone.part(3, "train")], whole.soft[whole.part(3, "train")], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_small_student_learns_from_outputs_alone(tmp_path, teachers):
     """No label is ever used: alpha 1 and no annealing. Cohort and loop agree."""
     words = {"teachers": str(teachers.path), "anneal_rounds": 0}

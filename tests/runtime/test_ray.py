@@ -50,6 +50,7 @@ def test_the_number_of_workers_changes_no_bit(case, workers, session, alone, tmp
     assert not (result.path / "private").exists()
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_runs_in_the_workers_too(session, tmp_path):
     (tmp_path / "own_method.py").write_text("""
 from dataclasses import dataclass
