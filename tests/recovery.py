@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,18 @@ def opposed(**sections: Mapping[str, Any]) -> tuple[Trial, npt.NDArray[np.bool_]
     trial.rounds(1)
     cluster = np.asarray(trial.federation.truth["clusters"])
     return trial, np.equal.outer(cluster, cluster)
+
+
+def noting(sent: dict[int, npt.NDArray[Any]], name: str) -> Callable[[list[Any]], list[Any]]:
+    """A look at a round's replies that notes what each client sent of a parameter, or of its change."""
+    def look(replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            arrays = {key: array.numpy() for key, array in reply.content.array_records["arrays"].items()}
+            for slot, client in enumerate(reply.content.metric_records["clients"]["client"]):
+                sent[client] = next(leaf for key, leaf in arrays.items() if key in (name, f"delta/{name}"))[slot]
+        return replies
+
+    return look
 
 
 def recovered(method: Algorithm, tasks: str, seed: int = 0, *, rounds: int = 10, model: Mapping[str, Any] = LINEAR,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recovery import opposed
+from recovery import noting, opposed
 from tiny import PHI, client_of, data, trial
 
 import fedmtl
@@ -46,15 +46,8 @@ def test_it_is_what_one_client_s_step_does_to_another_s_loss(method: Algorithm) 
     sent: dict[int, np.ndarray] = {}
     heads = {}
 
-    def look(replies: list[Any]) -> list[Any]:
-        for reply in replies:
-            arrays = {name: array.numpy() for name, array in reply.content.array_records["arrays"].items()}
-            for slot, client in enumerate(reply.content.metric_records["clients"]["client"]):
-                sent[client] = next(leaf for name, leaf in arrays.items() if name in (PHI, f"delta/{PHI}"))[slot]
-        return replies
-
     received = {name: leaf.clone() for name, leaf in t.shared.items()}
-    t.rounds(1, look)
+    t.rounds(1, noting(sent, PHI))
     changes = isinstance(method, Fedadam | MrMtl)
     step = {c: sent[c] - (0 if changes else before[c]) for c in range(4)}
     table = affinity(t, 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recovery import opposed
+from recovery import noting, opposed
 from tiny import PHI, client_of, trial
 
 import fedmtl
@@ -42,14 +42,7 @@ def test_the_cosines_of_what_clients_made_of_what_they_received(method: Algorith
     before = [client_of(t.shared, c)[PHI] if method.addressed else t.shared[PHI].numpy() for c in range(4)]
     sent: dict[int, np.ndarray] = {}
 
-    def look(replies: list[Any]) -> list[Any]:
-        for reply in replies:
-            arrays = {name: array.numpy() for name, array in reply.content.array_records["arrays"].items()}
-            for slot, client in enumerate(reply.content.metric_records["clients"]["client"]):
-                sent[client] = next(leaf for name, leaf in arrays.items() if name in (PHI, f"delta/{PHI}"))[slot]
-        return replies
-
-    t.rounds(1, look)
+    t.rounds(1, noting(sent, PHI))
     changes = isinstance(method, Fedadam | MrMtl)
     updates = np.stack([sent[c].ravel() - (0 if changes else before[c].ravel()) for c in range(4)])
     found = t.strategy.rounds[2].relations
