@@ -44,8 +44,10 @@ class Panel:
         held = words.several(len(self.clients), "client")
         if self.kind == "classes":
             count = (self.values > 0).sum(axis=1)
-            return (f"{held} and {words.several(len(self.columns), 'class', 'classes')}; a client holds {count.min()} to "
-                    f"{count.max()} of them (median {np.median(count):g}), at most {self.values.max():.0f} examples of one class.")
+            of_them = (f"every client holds {count.min()} of them" if count.min() == count.max() else
+                       f"a client holds {count.min()} to {count.max()} of them (median {np.median(count):g})")
+            return (f"{held} and {words.several(len(self.columns), 'class', 'classes')}; {of_them}, "
+                    f"at most {self.values.max():.0f} examples of one class.")
         if self.kind in ("entries", "rates"):
             low, high = self.values.min(axis=0), self.values.max(axis=0)
             spans = [f"{name} {100 * a:.0f} to {100 * b:.0f} %" for name, a, b in zip(self.columns, low, high, strict=True)]
