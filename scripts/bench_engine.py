@@ -33,9 +33,9 @@ def scenario_table(model: str, clients: int, rounds: int, batch: int, algorithm:
     """The scenario that every arm runs."""
     data = {"source": "bench_data:digits_many", "clients": clients, "val": 0.2, "test": 0.2}
     net: dict[str, Any] = {"trunk": "mlp", "hidden": [64]}
-    if model == "cnn":
+    if model != "mlp":
         data |= {"source": "bench_data:images", "val": 0.07, "test": 0.07}
-        net = {"trunk": "cnn"}
+        net = {"trunk": "cnn", "padding": "valid" if model == "cnn" else "same"}
     return {"name": "bench", "rounds": rounds, "tasks": data, "model": net, "algorithm": {"name": algorithm},
             "training": {"lr": 0.1, "batch-size": batch}, "evaluation": {"clients": "all"}}
 
@@ -195,7 +195,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=lambda t: [int(n) for n in t.split(",")], default=[20, 100, 500])
     parser.add_argument("--arms", type=lambda t: t.split(","), default=[arm for arm in ARMS if arm != "pair"])
-    parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp")
+    parser.add_argument("--model", choices=("mlp", "cnn", "cnn-same"), default="mlp",
+                        help="cnn: FedAvgCNN as in PFLlib and FL-bench, without padding; cnn-same: McMahan's, with it")
     parser.add_argument("--algorithm", choices=("fedavg", "fedrep", "ditto"), default="fedavg",
                         help="of loop, inline and ray; the others run FedAvg")
     parser.add_argument("--rounds", type=int, default=30)

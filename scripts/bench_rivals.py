@@ -18,12 +18,19 @@ from torch.nn import functional as F
 
 
 def make_net(model: str) -> nn.Module:
-    """MLP 64-64-10, or the CNN of McMahan et al."""
+    """MLP 64-64-10, or the CNN of McMahan et al. with padding ("same") or without ("valid")."""
     torch.manual_seed(0)
     if model == "mlp":
         return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    return nn.Sequential(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(),
-                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 49, 512), nn.ReLU(), nn.Linear(512, 10))
+    padding, side = (2, 7) if model == "same" else (0, 4)
+    return nn.Sequential(nn.Conv2d(1, 32, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(32, 64, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(64 * side**2, 512), nn.ReLU(), nn.Linear(512, 10))
+
+
+def model_of(scenario: Any) -> str:
+    """The name under which `make_net` makes the scenario's model."""
+    return str(getattr(scenario.trunk, "padding", "mlp"))
 
 
 def parts_of(federation: Any) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
@@ -57,7 +64,7 @@ class Loop:
 
     def __init__(self, scenario: Any, federation: Any, half: int | None = None) -> None:
         self.train, self.held = (part[half::2] if half is not None else part for part in parts_of(federation))
-        self.net, self.method = make_net(scenario.model.trunk), scenario.method
+        self.net, self.method = make_net(model_of(scenario)), scenario.method
         self.lr, self.batch = scenario.optimizer.lr, scenario.training.batch_size
         self.client = {"fedavg": self.fedavg, "fedrep": self.fedrep, "ditto": self.ditto}[scenario.algorithm.name]
         self.state = {k: v.clone() for k, v in self.net.state_dict().items()}
@@ -134,7 +141,7 @@ class Pair:
 
     def __init__(self, scenario: Any, federation: Any) -> None:
         context = torch.multiprocessing.get_context("spawn")
-        self.pipes, self.state = [], make_net(scenario.model.trunk).state_dict()
+        self.pipes, self.state = [], make_net(model_of(scenario)).state_dict()
         for half in range(2):
             here, there = context.Pipe()
             context.Process(target=_half, args=(there, scenario, federation, half), daemon=True).start()
@@ -216,7 +223,7 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
     from flwr.serverapp.strategy import FedAvg
     from flwr.simulation import run_simulation
 
-    trunk, lr, batch = scenario.model.trunk, scenario.optimizer.lr, scenario.training.batch_size
+    model, lr, batch = model_of(scenario), scenario.optimizer.lr, scenario.training.batch_size
     path = str(Path(tempfile.mkdtemp()) / "data.pt")
     torch.save([{"x": x, "y": y, "hx": hx, "hy": hy} for (x, y), (hx, hy) in zip(*parts_of(federation), strict=True)], path)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
@@ -227,7 +234,7 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
 
     def load(message: Message) -> nn.Module:
         torch.set_num_threads(1)
-        net = make_net(trunk)
+        net = make_net(model)
         net.load_state_dict(message.content["arrays"].to_torch_state_dict())
         return net
 
@@ -257,7 +264,7 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         Timed(fraction_train=1.0, fraction_evaluate=1.0, min_available_nodes=federation.clients).start(
-            grid=grid, initial_arrays=ArrayRecord(make_net(trunk).state_dict()), num_rounds=rounds)
+            grid=grid, initial_arrays=ArrayRecord(make_net(model).state_dict()), num_rounds=rounds)
 
     run_simulation(server_app=server_app, client_app=client_app, num_supernodes=federation.clients,
                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}})

@@ -31,6 +31,10 @@ class Layer(ABC):
     def plain(self, params: Params, x: Tensor) -> Tensor:
         """The outputs, under autograd where that is on."""
 
+    def only(self, params: Params, x: Tensor) -> Tensor:
+        """The outputs, outside autograd and with no way back."""
+        return self.plain(params, x)
+
     def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         """(the outputs, what `backward` needs), outside autograd."""
         with torch.enable_grad():
@@ -130,12 +134,20 @@ class _Relu(Layer):
     def plain(self, params: Params, x: Tensor) -> Tensor:
         return x.relu()
 
+    def only(self, params: Params, x: Tensor) -> Tensor:
+        return x.relu_() if self.own else x.relu()
+
     def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
-        out = x.relu_() if self.own else x.relu()
+        out = self.only(params, x)
         return out, out
 
     def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
         return torch.ops.aten.threshold_backward(grad, saved, 0) if below else None, []
+
+
+def last(leaf: Tensor) -> Tensor:
+    """Images, or kernels, with their channels last in memory. Of one channel it is the strides of the kernels that tell."""
+    return leaf if leaf.stride(1) == 1 else leaf.clone(memory_format=torch.channels_last)
 
 
 class _Conv2d(Layer):
@@ -146,12 +158,15 @@ class _Conv2d(Layer):
         self.params = (self.weight, self.bias) if self.bias else (self.weight,)
 
     def plain(self, params: Params, x: Tensor) -> Tensor:
-        bias = params[self.bias].squeeze(0) if self.bias else None
-        m = self.module
-        return F.conv2d(x.squeeze(0), params[self.weight].squeeze(0), bias, m.stride, m.padding, m.dilation, m.groups).unsqueeze(0)
+        return self._of(x.squeeze(0), last(params[self.weight].squeeze(0)), params)
+
+    def _of(self, x: Tensor, weight: Tensor, params: Params) -> Tensor:
+        bias, m = params[self.bias].squeeze(0) if self.bias else None, self.module
+        return F.conv2d(x, weight, bias, m.stride, m.padding, m.dilation, m.groups).unsqueeze(0)
 
     def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
-        return self.plain(params, x), (x.squeeze(0), params[self.weight].squeeze(0))
+        saved = x.squeeze(0), last(params[self.weight].squeeze(0))
+        return self._of(*saved, params), saved
 
     def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
         (x, weight), m = saved, self.module
@@ -186,6 +201,17 @@ class _MaxPool2d(Layer):
         grad = grad.contiguous(memory_format=last) if x.is_contiguous(memory_format=last) else grad
         down = torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *self.how, self.module.ceil_mode, places)
         return down.unsqueeze(0), []
+
+
+class _Flatten(Layer):
+    def plain(self, params: Params, x: Tensor) -> Tensor:
+        return x.flatten(2)
+
+    def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
+        return x.flatten(2), x.shape
+
+    def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
+        return grad.reshape(saved) if below else None, []
 
 
 class _LayerNorm(Layer):
@@ -229,8 +255,11 @@ def _stack(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
     nested = [layers_of(child, f"{prefix}.{name}".lstrip("."), alone=alone) for name, child in module._modules.items()
               if child is not None]
     stack = [layer for layers in nested if layers is not None for layer in layers]
+    for i, two in enumerate(pairwise(stack)):
+        if isinstance(two[0], _Relu) and isinstance(two[1], _MaxPool2d):  # the largest is the same, and there are fewer numbers
+            stack[i : i + 2] = reversed(two)
     for before, layer in pairwise(stack):
-        if isinstance(layer, _Relu) and isinstance(before, Linear | _Conv2d):
+        if isinstance(layer, _Relu) and isinstance(before, Linear | _Conv2d | _MaxPool2d):
             layer.own = True
     return None if None in nested else stack
 
@@ -252,7 +281,7 @@ def _layer(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
     if type(module) in POINTWISE:
         return [_Applied(lambda _, x: _in_blocks(module, x))]
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-        return [_Applied(lambda _, x: x.flatten(2))]
+        return [_Flatten()]
     return None
 
 

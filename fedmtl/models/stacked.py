@@ -1,7 +1,7 @@
 """The forward pass of a whole cohort: parameters [C, ...] and inputs [C, B, ...] to outputs [C, B, ...].
 
-One client alone runs its module as it is. Several run as batched matrix products where every layer is a common one (the whole
-stack is then one node of autograd, with a backward pass of its own), else under torch.func.vmap. All are under ordinary
+One client alone learns through its module as it is. Several run as batched matrix products where every layer is a common one (the
+whole stack is then one node of autograd, with a backward pass of its own), else under torch.func.vmap. All are under ordinary
 autograd: the gradient of the sum of the clients' losses is, slice by slice, every client's own gradient.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fedmtl.models.dropout import Dropout
-from fedmtl.models.layers import Layer, Linear, layers_of
+from fedmtl.models.layers import Layer, Linear, last, layers_of
 from fedmtl.trees import Params, Slope, dense
 
 BEYOND = -1e9
@@ -37,7 +37,7 @@ def climb(layers: Sequence[Layer], params: Params, x: Tensor, moving: Collection
             x, saved = layer.forward(params, x)
             steps.append((layer, saved, wanted, needed))
         else:
-            x = layer.plain(params, x)
+            x = layer.only(params, x)
         needed = needed or any(wanted)
     return x, steps
 
@@ -140,35 +140,43 @@ class Forward:
 
     def climb(self, params: Params, x: Tensor, moving: Collection[str]) -> tuple[Tensor, list[Step]] | None:
         """The outputs [C, B, ...] and the steps back for `descend`, without autograd; None where the layers are no such stack."""
-        layers = self.alone if len(x) == 1 else self.layers
+        layers = self._layers(len(x))
         if layers is None or self.beyond is not None:
             return None
         return climb(layers, params, _last(x) if self.convolves else x, moving, False)
 
+    def _layers(self, clients: int) -> list[Layer] | None:
+        return self.alone if clients == 1 else self.layers
+
     def _run(self, params: Params, x: Tensor, training: bool) -> Tensor:
         params = {name: leaf for name, leaf in params.items() if name in self.names}
-        if x.shape[0] == 1:
+        x = _last(x) if self.convolves else x
+        layers, names = self._layers(len(x)), tuple(name for name, leaf in params.items() if leaf.requires_grad)
+        learning = torch.is_grad_enabled() and (names or x.requires_grad)
+        if layers is None or (learning and len(x) == 1):
             self.net.train(training)
-            rows, alone = x.squeeze(0), {name: leaf.squeeze(0) for name, leaf in params.items()}
-            if self.convolves and rows.dim() == 4:  # with one channel, it is the weights that say in which order images lie
-                rows = _last(x).squeeze(0)
-                alone = {name: leaf.contiguous(memory_format=torch.channels_last) if leaf.dim() == 4 else leaf
-                         for name, leaf in alone.items()}
-            out: Tensor = functional_call(self.net, alone, (rows,))
-            return out.unsqueeze(0)
-        if self.layers is None:
-            self.net.train(training)
-            mapped: Tensor = vmap(lambda p, rows: functional_call(self.net, p, (rows,)))(params, x)
-            return mapped
-        names = tuple(name for name, leaf in params.items() if leaf.requires_grad)
-        if torch.is_grad_enabled() and (names or x.requires_grad):
+            out: Tensor = vmap(self._call)(params, x) if len(x) > 1 else self._call(*self._one(params, x)).unsqueeze(0)
+            return out
+        if learning:
             rest = {name: leaf for name, leaf in params.items() if not leaf.requires_grad}
-            return _chained(self.layers, rest, names, x, *(params[name] for name in names))
-        for layer in self.layers:
-            x = layer.plain(params, x)
+            return _chained(layers, rest, names, x, *(params[name] for name in names))
+        for layer in layers:
+            x = layer.only(params, x)
         return x
+
+    def _one(self, params: Params, x: Tensor) -> tuple[Params, Tensor]:
+        """The only client's, without a client axis."""
+        alone = {name: leaf.squeeze(0) for name, leaf in params.items()}
+        if self.convolves:
+            alone = {name: last(leaf) if leaf.dim() == 4 else leaf for name, leaf in alone.items()}
+        return alone, x.squeeze(0)
+
+    def _call(self, params: Params, rows: Tensor) -> Tensor:
+        """The module itself, for one client."""
+        out: Tensor = functional_call(self.net, params, (rows,))
+        return out
 
 
 def _last(x: Tensor) -> Tensor:
     """One client's images [1, B, channels, height, width], channels last in memory."""
-    return x.squeeze(0).contiguous(memory_format=torch.channels_last).unsqueeze(0) if x.dim() == 5 else x
+    return last(x.squeeze(0)).unsqueeze(0) if x.dim() == 5 and len(x) == 1 else x

@@ -17,7 +17,8 @@ from fedmtl.trees import Params
 
 Numbers = npt.NDArray[np.float64]
 EVAL_ROWS = 64
-"""Rows of each client in one evaluation batch: fixed, so that a client's scores do not depend on its neighbours."""
+"""Rows of each client in one evaluation batch: fixed where clients share it, so that a client's scores do not depend on its
+neighbours."""
 CACHE_BYTES = 2**27
 """The rows that may be kept gathered for evaluation, in bytes."""
 
@@ -142,11 +143,11 @@ class Scorer:
 
     def _block(self, index: Index, pool: Pool, start: int) -> tuple[Tensor, Tensor, Tensor]:
         ends = index.counts.cumsum(1)
-        place = np.zeros((len(index.rows), EVAL_ROWS), np.int64)
-        for slot, rows in enumerate(index.rows):
-            piece = rows[start : start + EVAL_ROWS]
+        pieces = [rows[start : start + EVAL_ROWS] for rows in index.rows]
+        place = np.zeros((len(pieces), EVAL_ROWS if len(pieces) > 1 else len(pieces[0])), np.int64)
+        for slot, piece in enumerate(pieces):
             place[slot, : len(piece)] = piece
-        position = np.arange(start, start + EVAL_ROWS)
+        position = np.arange(start, start + place.shape[1])
         mask = (position < ends[..., None]) & (position >= (ends - index.counts)[..., None])
         flat = torch.from_numpy(place).flatten().to(pool[0].device)
         x, y = (rows.index_select(0, flat) for rows in pool)

@@ -92,12 +92,29 @@ def test_cnn_vmap_and_loop_agree(norm: str, dropout: float) -> None:
         torch.testing.assert_close(together[c], alone, rtol=1e-11, atol=1e-12)
 
 
-def test_forward_of_one_client_is_torchs_own() -> None:
-    net = make_net(trunks.Mlp(hidden=(5,), norm="layer"), heads.Linear(), (3,), 2, KEY)
-    params, x = cohort(net, 2), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("trunk", "shape"), [(trunks.Mlp(hidden=(5,), norm="layer"), (3,)),
+                                              (trunks.Cnn(channels=(2, 3), kernel=3, features=5), (1, 8, 8)),
+                                              (trunks.Cnn(channels=(2, 3), kernel=3, features=5, padding="valid"), (2, 10, 11))])
+def test_forward_of_one_client_is_torchs_own(trunk, shape) -> None:
+    net = make_net(trunk, heads.Linear(), shape, 2, KEY).double()
+    params, x = cohort(net, 2), torch.randn(2, 4, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    before = x.clone()
     for c in range(2):
         wanted = functional_call(net, {name: leaf[c] for name, leaf in params.items()}, (x[c],))
-        assert torch.equal(Forward(net)(at(params, [c]), x[c : c + 1])[0], wanted)
+        mine = at(params, [c])
+        torch.testing.assert_close(Forward(net)(mine, x[c : c + 1])[0], wanted, rtol=0, atol=1e-13)
+        learning = {name: leaf.requires_grad_() for name, leaf in mine.items()}
+        torch.testing.assert_close(Forward(net)(learning, x[c : c + 1])[0], wanted, rtol=0, atol=1e-13)
+    assert torch.equal(x, before)
+
+
+def test_cnn_sizes() -> None:
+    """McMahan et al. have 1,663,370 parameters; FedAvgCNN of PFLlib, without padding, 582,026."""
+    for padding, wanted in (("same", 1_663_370), ("valid", 582_026)):
+        net = make_net(trunks.Cnn(padding=padding), heads.Linear(), (1, 28, 28), 10, KEY)
+        assert sum(leaf.numel() for leaf in net.parameters()) == wanted
+    with pytest.raises(ScenarioError, match="kernels of 5 and poolings are too many for 8 x 8 images"):
+        trunks.Cnn(padding="valid").build((1, 8, 8))
 
 
 def test_batch_statistics_move_in_training_only() -> None:
