@@ -50,7 +50,7 @@ def main() -> None:
             assert modulation is not None
             return modulation.combine(Changes(rows, before, weights / weights.sum(), everyone), standing, KEY)[0]
 
-        return Accepted(1, everyone, ShardSums(12), Gathered(list(parts)), np.zeros(k, np.int64), np.arange(k) % 12, sizes,
+        return Accepted(1, everyone, ShardSums(range(12)), Gathered(list(parts)), np.zeros(k, np.int64), np.arange(k) % 12, sizes,
                         lambda some: np.ones(len(some)), lambda name, some: some, lambda name: torch.float32,
                         ["trunk.w"] if modulation else (), modulate)
 

@@ -29,7 +29,7 @@ def accepted(rows: Params, weights: Sequence[float], number: int = 1, registered
     """Replies as a server half sees them."""
     clients, total = list(range(len(weights))), len(weights) if registered is None else registered
     sizes = np.ones(total, np.int64)
-    return Accepted(number, clients, ShardSums(1), Gathered([(clients, rows)]), np.zeros(total, np.int64),
+    return Accepted(number, clients, ShardSums([0]), Gathered([(clients, rows)]), np.zeros(total, np.int64),
                     np.zeros(total, np.int64), sizes, lambda some: np.asarray(weights, np.float64)[some],
                     lambda name, some: some, lambda name: rows[name].dtype)
 

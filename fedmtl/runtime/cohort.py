@@ -244,7 +244,7 @@ class Host:
         """
         share = None if effort is None else dict(zip(clients, effort.tolist(), strict=True))
         weight_of = dict(zip(clients, weights, strict=True)) if weights is not None else {}
-        out, sums, parts = Trained(), ShardSums(self.scenario.runtime.shards), []
+        out, sums, parts = Trained(), ShardSums(sorted({int(self.shard[c]) for c in clients})), []
 
         def work(chunk: list[int], slots: list[int]) -> None:
             done, rows, loss, steps = self._train_together(round, chunk, slots, parcel, out.failed, share)

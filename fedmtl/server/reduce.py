@@ -1,7 +1,7 @@
 """Weighted sums over clients whose bits do not depend on who computes them.
 
 Clients are dealt to a fixed number of shards, by size and id alone. Inside a shard, rows are added one by one in float64, large
-clients first; then the shards, all at once. A worker that holds whole shards may send their sums instead of its rows.
+clients first; then the shards, one by one. A worker that holds whole shards may send their sums instead of its rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from fedmtl.trees import Params, flat
+
+PIECE = 2**15
+"""Numbers that are added before the next ones: a sum in float64 that stays in a processor's cache."""
 
 
 def deal(sizes: npt.NDArray[np.int64], shards: int, group: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
@@ -43,35 +46,60 @@ def order_of(sizes: npt.NDArray[np.int64], clients: Sequence[int]) -> list[int]:
 
 @dataclass
 class ShardSums:
-    """Sums of weighted rows, [shards, ...] in float64 for each leaf. Add rows in the order of `order_of`."""
+    """Sums of weighted rows over whole shards, in float64. Add rows in the order of `order_of`.
 
-    shards: int
+    shards: those whose rows are added here, in rising order; sums: [len(shards), ...] of each leaf; parts: shards that others
+    added up, and their sums.
+    """
+
+    shards: Sequence[int]
     sums: Params = field(default_factory=dict)
+    parts: list[tuple[Sequence[int], Mapping[str, Tensor]]] = field(default_factory=list)
 
     def add(self, rows: Mapping[str, Tensor], weights: npt.NDArray[np.float64], shard: npt.NDArray[np.int64]) -> None:
         """Adds rows [K, ...] with weights [K] to the sums of their shards [K]."""
-        index, weight = torch.from_numpy(shard), torch.from_numpy(weights)
+        places, weight = np.searchsorted(np.asarray(self.shards), shard), torch.from_numpy(weights).unsqueeze(1)
+        index = torch.from_numpy(places)
         for name, leaf in rows.items():
-            rows_of = flat(leaf.detach().cpu()) * weight.unsqueeze(1)
             if name not in self.sums:
-                self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
-            self.sums[name].view(self.shards, -1).index_add_(0, index, rows_of)
-
-    def merge(self, shard: Sequence[int], sums: Mapping[str, Tensor]) -> None:
-        """Takes over the sums [len(shard), ...] of whole shards from whoever computed them."""
-        index, everything = torch.tensor(shard, dtype=torch.int64), list(shard) == list(range(self.shards))
-        for name, leaf in sums.items():
-            if everything and name not in self.sums:
-                self.sums[name] = leaf
+                self.sums[name] = torch.zeros(len(self.shards), *leaf.shape[1:], dtype=torch.float64)
+            to, own = self.sums[name].view(len(self.shards), -1), flat(leaf.detach().cpu())
+            if len(own) > 1:
+                to.index_add_(0, index, own.double() * weight)
                 continue
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(self.shards, *leaf.shape[1:], dtype=torch.float64)
-            self.sums[name].index_add_(0, index, leaf)
+            for there, piece in zip(torch.split(to[places[0]], PIECE), torch.split(own[0], PIECE), strict=True):
+                there.add_(piece.double() * weight[0])
 
-    def of(self, shard: Sequence[int]) -> Params:
-        """The sums [len(shard), ...] of some shards, in rising order."""
-        return self.sums if len(shard) == self.shards else {name: leaf[shard] for name, leaf in self.sums.items()}
+    def merge(self, shards: Sequence[int], sums: Mapping[str, Tensor]) -> None:
+        """Takes over the sums [len(shards), ...] of whole shards from whoever computed them."""
+        self.parts.append((shards, sums))
+
+    def of(self, shards: Sequence[int]) -> Params:
+        """The sums [len(shards), ...] of some of the shards that are added up here, in rising order."""
+        if list(shards) == list(self.shards):
+            return self.sums
+        return {name: leaf[np.searchsorted(np.asarray(self.shards), shards)] for name, leaf in self.sums.items()}
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of each leaf that of one row."""
+        return {name: leaf.shape[1:] for _, sums in self._all() for name, leaf in sums.items()}
 
     def total(self) -> Params:
-        """The sum over the shards in float64, always of the same matrix, however many workers filled it."""
-        return {name: leaf.sum(0) for name, leaf in self.sums.items()}
+        """The sum over the shards in float64, one after the other in rising order, whoever added them up."""
+        terms: dict[str, list[tuple[int, Tensor]]] = {}
+        for shards, sums in self._all():
+            for name, leaf in sums.items():
+                terms.setdefault(name, []).extend(zip(shards, leaf.unbind(), strict=True))
+        return {name: _added([leaf for _, leaf in sorted(rows, key=lambda row: row[0])]) for name, rows in terms.items()}
+
+    def _all(self) -> list[tuple[Sequence[int], Mapping[str, Tensor]]]:
+        return [*self.parts, (self.shards, self.sums)]
+
+
+def _added(terms: Sequence[Tensor]) -> Tensor:
+    """0 + terms[0] + terms[1] + ..., from left to right."""
+    out = torch.zeros_like(terms[0], memory_format=torch.contiguous_format)
+    for there, *pieces in zip(*(torch.split(leaf.reshape(-1), PIECE) for leaf in (out, *terms)), strict=True):
+        for piece in pieces:
+            there.add_(piece)
+    return out

@@ -101,8 +101,9 @@ class Accepted:
         """The weighted mean of each leaf over the clients that have it, in its own dtype; see server.modulation, too."""
         if not self._mean:
             self._add()
-            mass = {name: float(self.weigh(list(self.users(name, self.clients))).sum()) for name in self.sums.sums}
-            self._mean = {name: (leaf / mass[name]).to(self.dtype(name)) for name, leaf in self.sums.total().items()}
+            for name, total in self.sums.total().items():
+                mass = float(self.weigh(list(self.users(name, self.clients))).sum())
+                self._mean[name] = total.div_(mass).to(self.dtype(name))
             rows = self.gathered.stacked(self.clients, self.modulated) if self.modulated else {}
             self._mean |= self.modulate(rows, self.weights) if rows else {}
         return dict(self._mean)
@@ -146,6 +147,5 @@ class Accepted:
 
     def sent(self) -> dict[str, int]:
         """The bytes of each leaf of one client's reply."""
-        shapes = {name: leaf.shape[1:] for name, leaf in self.sums.sums.items()}
-        shapes |= {name: leaf.shape[1:] for _, rows in self.gathered.parts for name, leaf in rows.items()}
+        shapes = self.sums.shapes() | {name: leaf.shape[1:] for _, rows in self.gathered.parts for name, leaf in rows.items()}
         return {name: shape.numel() * self.dtype(name).itemsize for name, shape in shapes.items()}

@@ -196,7 +196,7 @@ class MethodStrategy(Strategy):
         Raises TooManyFailures past server.max-failures, PrivacyError where a method tried to leak.
         """
         now = self.round(server_round)
-        sums, gathered = ShardSums(self.scenario.runtime.shards * len(self.groups)), Gathered()
+        sums, gathered = ShardSums(range(self.scenario.runtime.shards * len(self.groups))), Gathered()
         leaks: list[str] = []
         by_node = self._roster.by_node(now.sampled)
         for reply in replies:
