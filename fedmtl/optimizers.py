@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmtl.registry import Amount, Share
 from fedmtl.search import Span
-from fedmtl.trees import Outer, Params, Slopes, dense
+from fedmtl.trees import Outer, Params, Slopes, dense, first
 
 State = dict[str, Params]
 Leaves = list[Tensor] | tuple[Tensor, ...]
@@ -47,8 +47,7 @@ class Optimizer(ABC):
         step: the number of this step, from 1, the same for all who make it.
         """
         def some(tree: Params) -> Leaves:
-            leaves = [tree[name].detach() for name in params]
-            return leaves if active in (None, len(leaves[0])) else [leaf[:active] for leaf in leaves]
+            return [first(tree[name].detach(), active) for name in params]
 
         whole = {name: dense(slope) for name, slope in grads.items()}
         self.update(some(params), some(whole), {slot: some(leaves) for slot, leaves in state.items()}, step)
@@ -72,11 +71,11 @@ class Sgd(Optimizer):
             return
         whole: list[tuple[Tensor, Tensor]] = []
         for name, slope in grads.items():
-            leaf = params[name].detach()[:active]
+            leaf = first(params[name], active)
             if isinstance(slope, Outer):
                 slope.add_to(leaf, -self.lr)
             else:
-                whole.append((leaf, slope[:active]))
+                whole.append((leaf, first(slope, active)))
         if whole:
             torch._foreach_add_(*map(list, zip(*whole, strict=True)), alpha=-self.lr)
 

@@ -19,6 +19,11 @@ Tree = Mapping[str, Any]
 Scalar = float | Tensor
 
 
+def first(leaf: Tensor, clients: int | None) -> Tensor:
+    """The slices of the first clients (None: of all)."""
+    return leaf if clients is None or clients >= leaf.shape[0] else leaf[:clients]
+
+
 @dataclass(frozen=True)
 class Outer:
     """left^T right for each client: the gradient of a matrix in two factors, left [C, B, out] and right [C, B, in]."""
@@ -35,11 +40,12 @@ class Outer:
         own, left, right = matrix, self.left, self.right
         if not matrix.is_contiguous():
             own, left, right = matrix.transpose(1, 2), right, left
-        if len(own) == 1 < len(left):  # the last of a cohort: the product of one matrix rounds differently from that of several
+        count = own.shape[0]
+        if count == 1 < left.shape[0]:  # the last of a cohort: the product of one matrix rounds differently from that of several
             two = own.expand(2, -1, -1).clone(memory_format=torch.contiguous_format)
             own.copy_(two.baddbmm_(left[:2].transpose(1, 2), right[:2], alpha=factor)[:1])
         else:
-            own.baddbmm_(left[: len(own)].transpose(1, 2), right[: len(own)], alpha=factor)
+            own.baddbmm_(first(left, count).transpose(1, 2), first(right, count), alpha=factor)
 
 
 Slope = Tensor | Outer

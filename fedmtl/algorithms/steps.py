@@ -26,7 +26,7 @@ from fedmtl.mtl.sampling import Epochs, Sampler, strata
 from fedmtl.optimizers import Optimizer
 from fedmtl.profiling import spans
 from fedmtl.tasks.objectives import Objective
-from fedmtl.trees import Params, Slopes, dense, expand
+from fedmtl.trees import Params, Slopes, dense, expand, first
 
 __all__ = ["SCAN", "Batch", "Client", "Loss", "Rows", "Signature"]
 
@@ -154,7 +154,7 @@ class Client:
 
     def _took(self, batch: Batch, losses: Tensor) -> None:
         """Counts a step."""
-        self.train_loss.append(losses.detach()[: batch.active])
+        self.train_loss.append(first(losses.detach(), batch.active))
         self.work[0, : batch.active] += 1
         self.work[1] += batch.real
 
@@ -291,14 +291,14 @@ class Client:
         if not (plain and self.signature.objective.sloped(batch.y)):
             return None
         keyed = {} if batch.noise is None else dict.fromkeys(self.signature.forward.dropouts, batch.noise)
-        some = slice(max(batch.active, 2))
-        leaves = {name: leaf[some] for name, leaf in (params | keyed).items()}
-        if (climbed := self.signature.forward.climb(leaves, batch.x[some], names)) is None:
+        some = max(batch.active, 2)
+        leaves = {name: first(leaf, some) for name, leaf in (params | keyed).items()} if some < self.size else params | keyed
+        if (climbed := self.signature.forward.climb(leaves, first(batch.x, some), names)) is None:
             return None
         self.work[2:] += batch.real
         out, steps = climbed
-        weight = batch.weight[some]
-        losses, slope = self.signature.objective.slope(out, batch.y[some])
+        weight = first(batch.weight, some)
+        losses, slope = self.signature.objective.slope(out, first(batch.y, some))
         _, grads = descend(steps, slope.mul_(weight.unsqueeze(-1)))
         return (losses * weight).sum(1), grads
 

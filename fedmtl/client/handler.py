@@ -70,7 +70,9 @@ class Handler:
 
     def _total(self, out: Trained) -> Params:
         """What the server would make of the sums over shards, [1, ...], where no other node holds any."""
-        return {name: leaf.unsqueeze(0) for name, leaf in ShardSums(out.shards, out.sums).total().items()}
+        sums = ShardSums(range(self.host.scenario.runtime.shards * len(self.host.names)))
+        sums.merge(out.shards, out.sums)
+        return {name: leaf.unsqueeze(0) for name, leaf in sums.total().items()}
 
     @staticmethod
     def _told(asked: Mapping[str, Any], name: str, clients: Sequence[int]) -> Numbers | None:

@@ -140,7 +140,7 @@ class Forward:
 
     def climb(self, params: Params, x: Tensor, moving: Collection[str]) -> tuple[Tensor, list[Step]] | None:
         """The outputs [C, B, ...] and the steps back for `descend`, without autograd; None where the layers are no such stack."""
-        layers = self._layers(len(x))
+        layers = self._layers(x.shape[0])
         if layers is None or self.beyond is not None:
             return None
         return climb(layers, params, _last(x) if self.convolves else x, moving, False)
@@ -151,7 +151,7 @@ class Forward:
     def _run(self, params: Params, x: Tensor, training: bool) -> Tensor:
         params = {name: leaf for name, leaf in params.items() if name in self.names}
         x = _last(x) if self.convolves else x
-        layers, names = self._layers(len(x)), tuple(name for name, leaf in params.items() if leaf.requires_grad)
+        layers, names = self._layers(x.shape[0]), tuple(name for name, leaf in params.items() if leaf.requires_grad)
         learning = torch.is_grad_enabled() and (names or x.requires_grad)
         if layers is None or (learning and len(x) == 1):
             self.net.train(training)
@@ -179,4 +179,4 @@ class Forward:
 
 def _last(x: Tensor) -> Tensor:
     """One client's images [1, B, channels, height, width], channels last in memory."""
-    return last(x.squeeze(0)).unsqueeze(0) if x.dim() == 5 and len(x) == 1 else x
+    return last(x.squeeze(0)).unsqueeze(0) if x.dim() == 5 and x.shape[0] == 1 else x

@@ -21,6 +21,7 @@ from fedmtl.algorithms.steps import WORK
 from fedmtl.trees import Params
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+T = TypeVar("T", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
 
 ARRAYS, ABOUT, CLIENTS = "arrays", "about", "clients"
 """The records of a message: parameters, what is asked or answered, and one list a column with a value for each client."""
@@ -64,9 +65,12 @@ def _encode(array: npt.NDArray[Any]) -> Array:
 
 def to_arrays(params: Params) -> ArrayRecord:
     """Parameters as Flower's record, names kept."""
-    record = ArrayRecord()
-    for name, leaf in params.items():
-        record[name] = _encode(leaf.detach().cpu().numpy())
+    return _filled(ArrayRecord(), {name: _encode(leaf.detach().cpu().numpy()) for name, leaf in params.items()})
+
+
+def _filled(record: T, entries: Mapping[str, Any]) -> T:
+    """A record of Flower's with entries that are known to be of its types: it looks at every number of every list itself."""
+    record.__dict__["_data"].update(entries)
     return record
 
 
@@ -93,20 +97,19 @@ def to_params(record: ArrayRecord) -> Params:
 
 def request(kind: str, node: int, about: Mapping[str, Any], arrays: ArrayRecord | None = None) -> Message:
     """A message to a node. kind: query, train or evaluate; about: scalars and lists of scalars."""
-    records = RecordDict({ABOUT: ConfigRecord(dict(about))})
-    if arrays is not None:
-        records[ARRAYS] = arrays
+    records = _records({ABOUT: _filled(ConfigRecord(), about)}, arrays)
     return Message(records, dst_node_id=node, message_type=kind, group_id=str(about.get("round", "")))
 
 
 def answer(message: Message, columns: Mapping[str, Sequence[int] | Sequence[float]], about: Mapping[str, Any],
            arrays: ArrayRecord | None = None) -> Message:
     """The reply to a message. columns: lists with one value for each client, in one order."""
-    records = RecordDict({CLIENTS: MetricRecord({name: list(column) for name, column in columns.items()}),
-                          ABOUT: ConfigRecord(dict(about))})
-    if arrays is not None:
-        records[ARRAYS] = arrays
-    return Message(records, reply_to=message)
+    told = _filled(MetricRecord(), {name: list(column) for name, column in columns.items()})
+    return Message(_records({CLIENTS: told, ABOUT: _filled(ConfigRecord(), about)}, arrays), reply_to=message)
+
+
+def _records(records: dict[str, Any], arrays: ArrayRecord | None) -> RecordDict:
+    return _filled(RecordDict(), records if arrays is None else {**records, ARRAYS: arrays})
 
 
 def refusal(message: Message, reason: str, code: int = FAILED) -> Message:

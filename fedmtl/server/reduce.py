@@ -64,11 +64,10 @@ class ShardSums:
             if name not in self.sums:
                 self.sums[name] = torch.zeros(len(self.shards), *leaf.shape[1:], dtype=torch.float64)
             to, own = self.sums[name].view(len(self.shards), -1), flat(leaf.detach().cpu())
-            if len(own) > 1:
-                to.index_add_(0, index, own.double() * weight)
-                continue
-            for there, piece in zip(torch.split(to[places[0]], PIECE), torch.split(own[0], PIECE), strict=True):
-                there.add_(piece.double() * weight[0])
+            if leaf.numel() > PIECE and len(leaf) == 1:
+                _add_to(to[places[0]], own[0], weight[0])
+            else:
+                to.index_add_(0, index, own * weight)
 
     def merge(self, shards: Sequence[int], sums: Mapping[str, Tensor]) -> None:
         """Takes over the sums [len(shards), ...] of whole shards from whoever computed them."""
@@ -85,21 +84,36 @@ class ShardSums:
         return {name: leaf.shape[1:] for _, sums in self._all() for name, leaf in sums.items()}
 
     def total(self) -> Params:
-        """The sum over the shards in float64, one after the other in rising order, whoever added them up."""
-        terms: dict[str, list[tuple[int, Tensor]]] = {}
-        for shards, sums in self._all():
-            for name, leaf in sums.items():
-                terms.setdefault(name, []).extend(zip(shards, leaf.unbind(), strict=True))
-        return {name: _added([leaf for _, leaf in sorted(rows, key=lambda row: row[0])]) for name, rows in terms.items()}
+        """The sum over the shards in float64, in the same way whoever added them up: the shards of a large leaf one after the
+        other, of a small one all at once.
+        """
+        shapes = self.shapes()
+        return {name: self._at_once(name, shape) if shape.numel() <= PIECE else self._in_turn(name, shape)
+                for name, shape in shapes.items()}
+
+    def _at_once(self, name: str, shape: torch.Size) -> Tensor:
+        having = [(shards, sums[name]) for shards, sums in self._all() if name in sums]
+        if len(having) == 1 and list(having[0][0]) == list(self.shards):
+            return having[0][1].sum(0)
+        if len(having) == 1 and len(having[0][0]) == 1:
+            return having[0][1][0]
+        matrix = torch.zeros(len(self.shards), *shape, dtype=torch.float64)
+        for shards, leaf in having:
+            matrix.index_add_(0, torch.from_numpy(np.searchsorted(np.asarray(self.shards), shards)), leaf)
+        return matrix.sum(0)
+
+    def _in_turn(self, name: str, shape: torch.Size) -> Tensor:
+        out, one = torch.zeros(shape, dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        rows = [row for shards, sums in self._all() if name in sums for row in zip(shards, sums[name].unbind(), strict=True)]
+        for _, leaf in sorted(rows, key=lambda row: row[0]):
+            _add_to(out.view(-1), leaf.reshape(-1), one)
+        return out
 
     def _all(self) -> list[tuple[Sequence[int], Mapping[str, Tensor]]]:
         return [*self.parts, (self.shards, self.sums)]
 
 
-def _added(terms: Sequence[Tensor]) -> Tensor:
-    """0 + terms[0] + terms[1] + ..., from left to right."""
-    out = torch.zeros_like(terms[0], memory_format=torch.contiguous_format)
-    for there, *pieces in zip(*(torch.split(leaf.reshape(-1), PIECE) for leaf in (out, *terms)), strict=True):
-        for piece in pieces:
-            there.add_(piece)
-    return out
+def _add_to(out: Tensor, row: Tensor, weight: Tensor) -> None:
+    """out += weight * row, of long vectors: piece by piece, so that the product stays in the processor's cache."""
+    for there, piece in zip(torch.split(out, PIECE), torch.split(row, PIECE), strict=True):
+        there.add_(piece.double() * weight)
