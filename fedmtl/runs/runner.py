@@ -30,6 +30,7 @@ from fedmtl.runs.truth import truth_scores
 from fedmtl.runtime.choose import choose
 from fedmtl.runtime.cohort import Host
 from fedmtl.runtime.data import device_of, federation_of
+from fedmtl.runtime.garbage import seldom_collected
 from fedmtl.runtime.mixed import MixedHost, host_of
 from fedmtl.runtime.tap import tapped
 from fedmtl.scenario import Overrides, Scenario, load_scenario, override
@@ -206,7 +207,8 @@ def conduct(scenario: Scenario, federation: Federation | Mixed, grid: Grid, file
             for listener in listeners:
                 listener(line)
 
-        state = run_rounds(scenario, grid, strategy, plan.metrics, plan.primary, files, listen, purse)
+        with seldom_collected():
+            state = run_rounds(scenario, grid, strategy, plan.metrics, plan.primary, files, listen, purse)
     with one_thread():
         newcomers = after_training(scenario, federation, state, plan.decides, files)
     seconds = {"startup": started, "total": time.perf_counter() - begin,

@@ -22,6 +22,7 @@ from fedmtl.client.durable import DurableStore
 from fedmtl.client.handler import Handler
 from fedmtl.errors import FedmtlError
 from fedmtl.profiling import spans
+from fedmtl.runtime.garbage import collect_seldom
 from fedmtl.runtime.grid import OwnGrid
 from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario, from_toml
@@ -53,6 +54,7 @@ class Worker:
         host = host_of(self.scenario, self.federation, store)
         host.keep_models(self.private.parent / "models")
         self.homes[node] = Handler(host, clients, trusted=True)
+        collect_seldom()
 
     def handle(self, message: Message, arrays: Any) -> tuple[Message, dict[str, float]]:
         """The reply to a message whose parameters came through Ray's object store, and what took how long (profiling)."""
