@@ -43,8 +43,12 @@ class RoundLines:
     def __call__(self, line: Line) -> None:
         """One round is over."""
         self.spent += line.seconds
-        self.console.print(_text(line, self.spent / line.round * (self.rounds - line.round)))
-        self.progress.advance(self.task)
+        text = _text(line, self.spent / line.round * (self.rounds - line.round))
+        if self.console.is_terminal:
+            self.console.print(text)
+            self.progress.advance(self.task)
+        elif not self.console.quiet:
+            print(text, file=self.console.file)  # where nothing is drawn, rich would take longer than a small round's messages
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
