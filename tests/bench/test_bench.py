@@ -66,6 +66,7 @@ def test_a_run_equals_the_same_run_alone(whole, tmp_path):
     assert (alone.path / "scenario.toml").read_bytes() == (place / "scenario.toml").read_bytes()
 
 
+@pytest.mark.slow
 def test_started_again_it_runs_only_what_is_missing(whole, tmp_path):
     import shutil
 

@@ -130,6 +130,7 @@ def test_more_clients_than_the_data_have_is_an_error_that_leaves_nothing(tmp_pat
     assert not belonging(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_family_ends_its_grandchildren_and_those_that_will_not(tmp_path):
     stubborn = "trap '' TERM; sleep 100 & sleep 100; wait"
     with family(tmp_path / "logs", {**os.environ, "FEDMTL_OUT": str(tmp_path)}) as members:
