@@ -16,20 +16,12 @@ import torch
 
 Keys = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ALL = 2**64 - 1
 
 
 def _mix(z: Keys) -> Keys:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _mix_one(z: int) -> int:
-    """The same of one number, in a twentieth of the time."""
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _ALL
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _ALL
-    return z ^ (z >> 31)
 
 
 def fold(key: npt.ArrayLike, *values: npt.ArrayLike) -> Keys:
@@ -41,20 +33,14 @@ def fold(key: npt.ArrayLike, *values: npt.ArrayLike) -> Keys:
     return out
 
 
-def _fold_one(key: int, value: int) -> int:
-    golden = int(_GOLDEN)
-    return _mix_one((key ^ _mix_one(value + golden & _ALL)) + golden & _ALL)
-
-
 def stream(seed: int, purpose: str, round: int = 0, client: npt.ArrayLike = 0) -> Keys:
     """The key of one purpose in one round for one client, or for an array of clients (same shape)."""
-    here = _fold_one(_purpose(seed, purpose), int(round))
-    return np.array(_fold_one(here, client), np.uint64) if isinstance(client, int) else fold(np.uint64(here), client)
+    return fold(_purpose(seed, purpose), round, client)
 
 
 @lru_cache(maxsize=4096)
-def _purpose(seed: int, purpose: str) -> int:
-    return _fold_one(int(np.uint64(seed)), zlib.crc32(purpose.encode()))
+def _purpose(seed: int, purpose: str) -> Keys:
+    return fold(np.uint64(seed), zlib.crc32(purpose.encode()))
 
 
 def uniform(key: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """The forward pass of a whole cohort: parameters [C, ...] and inputs [C, B, ...] to outputs [C, B, ...].
 
-One client alone learns through its module as it is. Several run as batched matrix products where every layer is a common one (the
-whole stack is then one node of autograd, with a backward pass of its own), else under torch.func.vmap. All are under ordinary
-autograd: the gradient of the sum of the clients' losses is, slice by slice, every client's own gradient.
+One client alone learns through its module as it is, where its gradient is autograd's. Several run as batched matrix products
+where every layer is a common one (the whole stack is then one node of autograd, with a backward pass of its own), else under
+torch.func.vmap. All are under ordinary autograd: the gradient of the sum of the clients' losses is, slice by slice, every
+client's own gradient.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ def collect_seldom() -> None:
 @contextmanager
 def seldom_collected() -> Iterator[None]:
     """The same for a while."""
-    before = gc.get_threshold()
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
     collect_seldom()
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if not frozen:  # else some are not ours to let go
+            gc.unfreeze()

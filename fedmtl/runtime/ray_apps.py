@@ -6,8 +6,6 @@ messages share travel once.
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from copy import copy
@@ -24,6 +22,8 @@ from ray.exceptions import RayActorError
 from fedmtl.errors import FedmtlError
 from fedmtl.runtime.choose import cores
 from fedmtl.runtime.grid import OwnGrid
+from fedmtl.runtime.ray_grid import connect
+from fedmtl.scenario.sections import RuntimeSection
 from fedmtl.server.messages import app_error, empty_run
 
 
@@ -101,9 +101,7 @@ def run_flower_app(server_app: ServerApp, client_app: ClientApp, *, num_supernod
     count = min(workers or cores(), num_supernodes)
     started = not ray.is_initialized()
     if started:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init("local", include_dashboard=False, num_cpus=count, log_to_driver=verbose,
-                 logging_level=logging.INFO if verbose else logging.ERROR)
+        connect(RuntimeSection(workers=count), verbose=verbose)
     grid = AppGrid(client_app, num_supernodes, count, run_config or {})
     context = Context(run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config or {}))
     try:

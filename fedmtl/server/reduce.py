@@ -1,7 +1,8 @@
 """Weighted sums over clients whose bits do not depend on who computes them.
 
 Clients are dealt to a fixed number of shards, by size and id alone. Inside a shard, rows are added one by one in float64, large
-clients first; then the shards, one by one. A worker that holds whole shards may send their sums instead of its rows.
+clients first; then the shards, in one way whoever holds them. A worker that holds whole shards may send their sums instead of its
+rows.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class ShardSums:
         return {name: leaf.shape[1:] for _, sums in self._all() for name, leaf in sums.items()}
 
     def total(self) -> Params:
-        """The sum over the shards in float64, in the same way whoever added them up: the shards of a large leaf one after the
-        other, of a small one all at once.
+        """The sum over the shards, new tensors in float64, in the same way whoever added them up: the shards of a large leaf one
+        after the other, of a small one all at once.
         """
         shapes = self.shapes()
         return {name: self._at_once(name, shape) if shape.numel() <= PIECE else self._in_turn(name, shape)
@@ -96,24 +97,24 @@ class ShardSums:
         if len(having) == 1 and list(having[0][0]) == list(self.shards):
             return having[0][1].sum(0)
         if len(having) == 1 and len(having[0][0]) == 1:
-            return having[0][1][0]
+            return having[0][1][0].clone()
         matrix = torch.zeros(len(self.shards), *shape, dtype=torch.float64)
         for shards, leaf in having:
             matrix.index_add_(0, torch.from_numpy(np.searchsorted(np.asarray(self.shards), shards)), leaf)
         return matrix.sum(0)
 
     def _in_turn(self, name: str, shape: torch.Size) -> Tensor:
-        out, one = torch.zeros(shape, dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        out = torch.zeros(shape, dtype=torch.float64)
         rows = [row for shards, sums in self._all() if name in sums for row in zip(shards, sums[name].unbind(), strict=True)]
         for _, leaf in sorted(rows, key=lambda row: row[0]):
-            _add_to(out.view(-1), leaf.reshape(-1), one)
+            _add_to(out.view(-1), leaf.reshape(-1))
         return out
 
     def _all(self) -> list[tuple[Sequence[int], Mapping[str, Tensor]]]:
         return [*self.parts, (self.shards, self.sums)]
 
 
-def _add_to(out: Tensor, row: Tensor, weight: Tensor) -> None:
+def _add_to(out: Tensor, row: Tensor, weight: Tensor | float = 1.0) -> None:
     """out += weight * row, of long vectors: piece by piece, so that the product stays in the processor's cache."""
     for there, piece in zip(torch.split(out, PIECE), torch.split(row, PIECE), strict=True):
         there.add_(piece.double() * weight)

@@ -166,7 +166,8 @@ class MethodStrategy(Strategy):
         for node, mine in sorted(self._roster.by_node(clients).items(), key=lambda pair: pair[1][0]):
             about = {"round": number, "clients": mine, "addressed": self.method.addressed}
             about |= {name: value(mine) if callable(value) else value for name, value in told.items()}
-            out.append(request(kind, node, about, shared or to_arrays(rows_of(sends, clients, mine))))
+            own = to_arrays(rows_of(sends, clients, mine)) if shared is None else shared
+            out.append(request(kind, node, about, own))
         return out
 
     def _sent(self, state: Params, clients: list[int]) -> int:

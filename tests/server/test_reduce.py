@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedmtl.server import reduce
 from fedmtl.server.reduce import ShardSums, deal, order_of
 
 SHARDS = 12
@@ -35,10 +37,12 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(leaf, b[name]) for name, leaf in a.items())
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("piece", [reduce.PIECE, 4])  # with pieces of four numbers, one of the two leaves is a large one
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), clients=st.integers(1, 60), workers=st.integers(1, 5), chunk=st.integers(1, 9), data=st.data())
-def test_shards_rows_workers_and_orders_give_the_same_bits(seed: int, clients: int, workers: int, chunk: int,
-                                                           data: st.DataObject) -> None:
+def test_shards_rows_workers_and_orders_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, piece: int, seed: int, clients: int,
+                                                           workers: int, chunk: int, data: st.DataObject) -> None:
+    monkeypatch.setattr(reduce, "PIECE", piece)
     sizes, rows = federation(seed, clients)
     here = data.draw(st.permutations(range(clients)))[: data.draw(st.integers(1, clients))]
     whole = added(sizes, rows, here).total()
@@ -52,11 +56,13 @@ def test_shards_rows_workers_and_orders_give_the_same_bits(seed: int, clients: i
     assert same(whole, merged.total())
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), clients=st.integers(1, 30))
-def test_the_sum_is_right(seed: int, clients: int) -> None:
+@pytest.mark.parametrize("piece", [reduce.PIECE, 4])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), clients=st.integers(1, 30), chunk=st.integers(1, 3))
+def test_the_sum_is_right(monkeypatch: pytest.MonkeyPatch, piece: int, seed: int, clients: int, chunk: int) -> None:
+    monkeypatch.setattr(reduce, "PIECE", piece)
     sizes, rows = federation(seed, clients)
-    for name, leaf in added(sizes, rows, list(range(clients))).total().items():
+    for name, leaf in added(sizes, rows, list(range(clients)), chunk).total().items():
         assert leaf.dtype == torch.float64
         terms = np.moveaxis(leaf_by(rows[name], sizes), 0, -1)
         np.testing.assert_allclose(leaf.numpy(), terms.sum(-1), rtol=1e-12, atol=1e-12 * np.abs(terms).sum())
@@ -87,6 +93,15 @@ def test_one_number_a_client() -> None:
     sums = ShardSums([0, 1])
     sums.add({"alpha": torch.tensor([1.0, 2.0, 5.0])}, np.array([3.0, 2.0, 1.0]), np.array([0, 1, 1]))
     assert sums.total()["alpha"].item() == 12
+
+
+def test_a_total_is_a_new_tensor() -> None:
+    """Who divides it by a mass leaves the sums as they are."""
+    for shards in ([0], [0, 1]):
+        sums, part = ShardSums(range(2)), {"b": torch.ones(len(shards), 3, dtype=torch.float64)}
+        sums.merge(shards, part)
+        sums.total()["b"].zero_()
+        assert (part["b"] == 1).all()
 
 
 def test_nothing_added_is_nothing() -> None:
