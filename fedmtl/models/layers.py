@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmtl.models.base import Beside, Net, Only
-from fedmtl.models.dropout import Dropout
 from fedmtl.trees import Outer, Params, Slope
-
-POINTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
-
-
-BLOCK = 64
-"""Numbers; a multiple of what any processor's vector unit takes at once."""
 
 
 class Layer(ABC):
@@ -78,7 +69,7 @@ class Linear(Layer):
         return torch.bmm(grad, weight) if below else None, found
 
 
-class _Linears(Layer):
+class Linears(Layer):
     """Several linear layers on the same inputs, as one whose rows of weights are theirs, one after the other."""
 
     def __init__(self, layers: Sequence[Linear]) -> None:
@@ -109,7 +100,7 @@ class _Linears(Layer):
             leaf if want else None for leaf, want in zip(found, wanted, strict=True)]
 
 
-class _Beside(Layer):
+class Stacks(Layer):
     """Stacks of layers on the same inputs; their outputs stand beside each other."""
 
     def __init__(self, stacks: Sequence[Sequence[Layer]]) -> None:
@@ -126,7 +117,7 @@ class _Beside(Layer):
         return torch.cat(outs, dim=-1)
 
 
-class _Relu(Layer):
+class Relu(Layer):
     """own: nobody else looks at the inputs, so that `forward` may write the outputs in their place."""
 
     own = False
@@ -145,65 +136,9 @@ class _Relu(Layer):
         return torch.ops.aten.threshold_backward(grad, saved, 0) if below else None, []
 
 
-def last(leaf: Tensor) -> Tensor:
-    """Images, or kernels, with their channels last in memory. Of one channel it is the strides of the kernels that tell."""
-    return leaf if leaf.stride(1) == 1 else leaf.clone(memory_format=torch.channels_last)
+class Flatten(Layer):
+    """Of every row one vector."""
 
-
-class _Conv2d(Layer):
-    """A convolution of one client's images, [1, B, channels, height, width]."""
-
-    def __init__(self, prefix: str, module: nn.Conv2d) -> None:
-        self.module, self.weight, self.bias = module, f"{prefix}.weight", f"{prefix}.bias" if module.bias is not None else ""
-        self.params = (self.weight, self.bias) if self.bias else (self.weight,)
-
-    def plain(self, params: Params, x: Tensor) -> Tensor:
-        return self._of(x.squeeze(0), last(params[self.weight].squeeze(0)), params)
-
-    def _of(self, x: Tensor, weight: Tensor, params: Params) -> Tensor:
-        bias, m = params[self.bias].squeeze(0) if self.bias else None, self.module
-        return F.conv2d(x, weight, bias, m.stride, m.padding, m.dilation, m.groups).unsqueeze(0)
-
-    def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
-        saved = x.squeeze(0), last(params[self.weight].squeeze(0))
-        return self._of(*saved, params), saved
-
-    def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
-        (x, weight), m = saved, self.module
-        needs = [below, wanted[0], len(wanted) > 1 and wanted[1]]
-        down, *found = torch.ops.aten.convolution_backward(grad.squeeze(0), x, weight, [len(weight)], m.stride, m.padding,
-                                                           m.dilation, False, [0, 0], m.groups, needs)
-        return down.unsqueeze(0) if below else None, [
-            leaf.unsqueeze(0) if want else None for leaf, want in zip(found, wanted, strict=False)]
-
-
-class _MaxPool2d(Layer):
-    """Pooling of one client's images."""
-
-    def __init__(self, module: nn.MaxPool2d) -> None:
-        self.module = module
-        sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
-        self.how = [[size] * 2 if isinstance(size, int) else list(size) for size in sizes]
-
-    def plain(self, params: Params, x: Tensor) -> Tensor:
-        out: Tensor = self.module(x.squeeze(0))
-        return out.unsqueeze(0)
-
-    def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
-        x = x.squeeze(0)
-        out, places = torch.ops.aten.max_pool2d_with_indices(x, *self.how, self.module.ceil_mode)
-        return out.unsqueeze(0), (x, places)
-
-    def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
-        if not below:
-            return None, []
-        (x, places), grad, last = saved, grad.squeeze(0), torch.channels_last
-        grad = grad.contiguous(memory_format=last) if x.is_contiguous(memory_format=last) else grad
-        down = torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *self.how, self.module.ceil_mode, places)
-        return down.unsqueeze(0), []
-
-
-class _Flatten(Layer):
     def plain(self, params: Params, x: Tensor) -> Tensor:
         return x.flatten(2)
 
@@ -214,7 +149,9 @@ class _Flatten(Layer):
         return grad.reshape(saved) if below else None, []
 
 
-class _LayerNorm(Layer):
+class LayerNorm(Layer):
+    """Layer normalisation over the last axis."""
+
     def __init__(self, prefix: str, module: nn.LayerNorm) -> None:
         self.module, self.weight, self.bias = module, f"{prefix}.weight", f"{prefix}.bias"
         self.params = tuple(f"{prefix}.{name}" for name, _ in module.named_parameters())
@@ -226,7 +163,7 @@ class _LayerNorm(Layer):
         return out + params[self.bias].unsqueeze(1) if self.bias in self.params else out
 
 
-class _Applied(Layer):
+class Applied(Layer):
     """A function without parameters."""
 
     def __init__(self, function: Callable[[Params, Tensor], Tensor]) -> None:
@@ -234,77 +171,3 @@ class _Applied(Layer):
 
     def plain(self, params: Params, x: Tensor) -> Tensor:
         return self.function(params, x)
-
-
-def _dropout(prefix: str, module: Dropout) -> Layer:
-    key = f"{prefix}.key"
-    return _Applied(lambda params, x: module.apply_keyed(x, params[key]) if key in params else x)
-
-
-def layers_of(module: nn.Module, prefix: str, *, alone: bool = False) -> list[Layer] | None:
-    """The module as layers, or None where it holds one that has no such form here. alone: for one client, so images do."""
-    if isinstance(module, Beside):
-        return _beside([layers_of(child, f"{prefix}.{name}", alone=alone) for name, child in module.named_children()])
-    if isinstance(module, nn.Sequential | Net | Only):
-        return _stack(module, prefix, alone) if _in_order(module) else None
-    return None if module._forward_hooks or module._forward_pre_hooks else _layer(module, prefix, alone)
-
-
-def _stack(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
-    """The layers of modules that run one after the other."""
-    nested = [layers_of(child, f"{prefix}.{name}".lstrip("."), alone=alone) for name, child in module._modules.items()
-              if child is not None]
-    stack = [layer for layers in nested if layers is not None for layer in layers]
-    for i, two in enumerate(pairwise(stack)):
-        if isinstance(two[0], _Relu) and isinstance(two[1], _MaxPool2d):  # the largest is the same, and there are fewer numbers
-            stack[i : i + 2] = reversed(two)
-    for before, layer in pairwise(stack):
-        if isinstance(layer, _Relu) and isinstance(before, Linear | _Conv2d | _MaxPool2d):
-            layer.own = True
-    return None if None in nested else stack
-
-
-def _layer(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
-    """One module as a layer."""
-    if type(module) is nn.Linear:
-        return [Linear(prefix, module.bias is not None)]
-    if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
-        return [_LayerNorm(prefix, module)]
-    if isinstance(module, Dropout):
-        return [_dropout(prefix, module)]
-    if type(module) is nn.ReLU:
-        return [_Relu()]
-    if alone and type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return [_Conv2d(prefix, module)]
-    if alone and type(module) is nn.MaxPool2d and not module.return_indices:
-        return [_MaxPool2d(module)]
-    if type(module) in POINTWISE:
-        return [_Applied(lambda _, x: _in_blocks(module, x))]
-    if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-        return [_Flatten()]
-    return None
-
-
-def _in_order(module: nn.Module) -> bool:
-    """Whether a container does no more than to run its children one after the other, none of whose parameters are used twice."""
-    runs = not isinstance(module, nn.Sequential) or type(module).forward is nn.Sequential.forward
-    runs = runs and not (module._forward_hooks or module._forward_pre_hooks)
-    trained = [child for child in module._modules.values() if child is not None and next(child.parameters(), None) is not None]
-    return runs and len({id(child) for child in trained}) == len(trained)
-
-
-def _in_blocks(module: nn.Module, x: Tensor) -> Tensor:
-    """A function of every number, on each client's filled up to whole blocks: the rest of a block is computed in another way,
-    and it must not depend on the cohort which numbers are in it.
-    """
-    rows = x.flatten(1)
-    out: Tensor = module(F.pad(rows, (0, -rows.shape[1] % BLOCK)))
-    return out[:, : rows.shape[1]].reshape(x.shape)
-
-
-def _beside(stacks: Sequence[list[Layer] | None]) -> list[Layer] | None:
-    known = [stack for stack in stacks if stack is not None]
-    if len(known) < len(stacks):
-        return None
-    linear = [layer for stack in known for layer in stack if len(stack) == 1 and isinstance(layer, Linear)]
-    return [_Linears(linear) if len(linear) == len(known) else _Beside(known)]

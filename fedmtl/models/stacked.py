@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fedmtl.models.dropout import Dropout
-from fedmtl.models.layers import Layer, Linear, last, layers_of
+from fedmtl.models.images import last
+from fedmtl.models.layered import layers_of
+from fedmtl.models.layers import Layer, Linear
 from fedmtl.trees import Params, Slope, dense
 
 BEYOND = -1e9

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedmtl.algorithms.fedavg import Fedavg
 from fedmtl.conformance.case import Trial, federation_from
-from fedmtl.models.layers import layers_of
+from fedmtl.models.layered import layers_of
 from fedmtl.models.stacked import Forward
 from fedmtl.trees import expand
 
