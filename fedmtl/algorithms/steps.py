@@ -7,7 +7,7 @@ client that has none left keeps its slice, bit for bit, while others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 
 from fedmtl import keys
+from fedmtl.algorithms.balanced import balanced
 from fedmtl.algorithms.batches import SCAN, Batch, Ints, Rows, Schedule, made_of, row_losses
+from fedmtl.algorithms.gradients import Loss, by_autograd, closed_form, for_all
 from fedmtl.errors import ScenarioError
 from fedmtl.models.base import Layout
-from fedmtl.models.stacked import Forward, descend
-from fedmtl.mtl.losses import Losses
+from fedmtl.models.stacked import Forward
 from fedmtl.mtl.own_tasks import SAMPLER, OwnTasks, under
 from fedmtl.mtl.sampling import Epochs, Sampler, strata
 from fedmtl.optimizers import Optimizer
 from fedmtl.profiling import spans
 from fedmtl.tasks.objectives import Objective
-from fedmtl.trees import Params, Slopes, dense, expand, first
+from fedmtl.trees import Params, dense, expand, first
 
 __all__ = ["SCAN", "Batch", "Client", "Loss", "Rows", "Signature"]
 
-Loss = Callable[[Params, Batch], Tensor]
 PUBLIC = 0x7075626C6963
 """Folded into a key, it gives that of the passes over the public rows."""
 WORK = ("steps", "samples", "forward", "backward")
@@ -145,12 +145,12 @@ class Client:
         """The gradient of `objective` by every trainable parameter, each client's own; its value counts as a training loss."""
         names = [k for k in params if k.rsplit("/", 1)[-1] in self.signature.layout.trainable]
         with torch.no_grad():
-            found = self._by_hand(objective, params, batch, names)
+            found = closed_form(self, objective, params, batch, names)
         if found is None:
             leaves = {name: params[name].detach().requires_grad_() for name in names}
-            found = _by_autograd(objective, {**params, **leaves}, batch, leaves)
+            found = by_autograd(objective, {**params, **leaves}, batch, leaves)
         self._took(batch, found[0])
-        return {name: _all(dense(found[1][name]), self.size) for name in names}
+        return {name: for_all(dense(found[1][name]), self.size) for name in names}
 
     def _took(self, batch: Batch, losses: Tensor) -> None:
         """Counts a step."""
@@ -168,7 +168,7 @@ class Client:
         Of several tasks it is the weighted sum, whose gradient by the trunk is the modulated one; each call may teach these levers.
         """
         if self.signature.balance is not None:
-            return self._balanced(self.signature.balance, out, batch, params)
+            return balanced(self, self.signature.balance, out, batch, params)
         losses, weight = self.row_losses(out, batch)
         total = (losses * weight).sum(1)
         return total if weight is batch.weight else total / weight.sum(1).clamp(min=torch.finfo(weight.dtype).tiny)
@@ -176,24 +176,6 @@ class Client:
     def row_losses(self, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(losses, weights), [C, B] each, of outputs [C, B, outputs]; weights are the batch's, and 0 on rows without a label."""
         return row_losses(self.signature.objective, out, batch)
-
-    def _balanced(self, own: OwnTasks, out: Tensor, batch: Batch, params: Params) -> Tensor:
-        """sum_t w_t L_t [C], L_t the mean over the rows that have a label of task t."""
-        sums, masses, rows = self._by_task(out, batch)
-        means = sums / masses.clamp(min=torch.finfo(masses.dtype).tiny)
-        tasks = [(name, part) for name, part, _, _ in self.signature.objective.split(out, batch.y)]
-        numeric = torch.tensor([part.regresses for _, part in tasks], device=out.device)
-        losses = Losses(means.detach(), rows, tuple(name for name, _ in tasks), numeric, self.key)
-        teaching = torch.is_grad_enabled()
-        total, learnt = own.loss(means, losses, self._shared(params) if teaching else {}, self.balance or self.begin_balance())
-        if teaching:
-            self.balance.update(learnt)
-        return total
-
-    def _shared(self, params: Params) -> Params:
-        """The leaves that are trained and that a client's tasks share, in the order of the layers."""
-        names = self.select("adapter+trunk")
-        return {name: params[name] for name in self.signature.layout.names if name in names and params[name].requires_grad}
 
     def begin_balance(self) -> Params:
         """[C, ...] what the levers of a client's own tasks remember before the first batch."""
@@ -206,16 +188,6 @@ class Client:
         """What they remember after the round."""
         own = self.signature.balance
         return own.close(self.balance) if own is not None and self.balance else self.balance
-
-    def _by_task(self, out: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """[C, T] each: the weighted sum of a task's losses over its labelled rows, the sum of these weights, how many rows."""
-        sums, masses, rows = [], [], []
-        for _, part, own, y in self.signature.objective.split(out, batch.y):
-            losses, weight = row_losses(part, own, replace(batch, y=y))
-            sums.append((losses * weight).sum(1))
-            masses.append(weight.sum(1))
-            rows.append((weight > 0).sum(1))
-        return torch.stack(sums, 1), torch.stack(masses, 1), torch.stack(rows, 1).to(out.dtype)
 
     @torch.no_grad()
     def mean_loss(self, params: Params) -> Tensor:
@@ -259,8 +231,8 @@ class Client:
         """`params` after `epochs` passes over the training rows, minimising `objective` over the parts that `train` selects.
 
         also: leaves that are trained though the model does not have them. Several models may stand beside each other
-        ("0/trunk.a", "1/trunk.a"). Every call starts a fresh optimiser. Calls with
-        equal `first_epoch` see the same batches. The given tensors are never written to.
+        ("0/trunk.a", "1/trunk.a"). Every call starts a fresh optimiser. Calls with equal `first_epoch` see the same batches. The
+        given tensors are never written to.
         """
         trainable = self.signature.layout.trainable
         names = {k for k in params if k.rsplit("/", 1)[-1] in self.select(train) & trainable} | set(also)
@@ -275,32 +247,11 @@ class Client:
         with torch.no_grad():
             for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
                 with spans.span("forward and backward"):
-                    losses, grads = self._by_hand(objective, params, batch, names) or _by_autograd(objective, params, batch, leaves)
+                    losses, grads = closed_form(self, objective, params, batch, names) or by_autograd(objective, params, batch, leaves)
                 self._took(batch, losses)
                 with spans.span("optimiser"):
                     optimizer.step(leaves, grads, buffers, step, batch.active)
         return {**state, **{k: v.detach() for k, v in leaves.items()}}
-
-    def _by_hand(self, objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes] | None:
-        """The losses and their gradient where both are known in closed form: of the plain loss of a stack of common layers.
-
-        Of the first clients only, [A, ...]: those that still have rows, but two at least in a cohort, where a product of one matrix
-        rounds differently.
-        """
-        plain = objective == self.loss and self.signature.balance is None
-        if not (plain and self.signature.objective.sloped(batch.y)):
-            return None
-        keyed = {} if batch.noise is None else dict.fromkeys(self.signature.forward.dropouts, batch.noise)
-        some = max(batch.active, 2)
-        leaves = {name: first(leaf, some) for name, leaf in (params | keyed).items()} if some < self.size else params | keyed
-        if (climbed := self.signature.forward.climb(leaves, first(batch.x, some), names)) is None:
-            return None
-        self.work[2:] += batch.real
-        out, steps = climbed
-        weight = first(batch.weight, some)
-        losses, slope = self.signature.objective.slope(out, first(batch.y, some))
-        _, grads = descend(steps, slope.mul_(weight.unsqueeze(-1)))
-        return (losses * weight).sum(1), grads
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
         """The clients' mini-batches in `epochs` passes over their rows, each drawn anew by the sampler; see Schedule."""
@@ -328,15 +279,3 @@ class Client:
             total[: len(losses)] += losses
             made[: len(losses)] += 1
         return total / torch.from_numpy(made).to(total)
-
-
-def _all(leaf: Tensor, clients: int) -> Tensor:
-    """A gradient [A, ...] of the first clients, for all [C, ...]: 0 for those whose rows are used up."""
-    rest = clients - len(leaf)
-    return torch.cat([leaf, leaf.new_zeros(rest, *leaf.shape[1:])]) if rest else leaf
-
-
-@torch.enable_grad()
-def _by_autograd(objective: Loss, params: Params, batch: Batch, leaves: Params) -> tuple[Tensor, Slopes]:
-    losses = objective(params, batch)
-    return losses, dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
