@@ -18,11 +18,22 @@ if TYPE_CHECKING:
 Loss = Callable[[Params, Batch], Tensor]
 
 
-def closed_form(client: Client, objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes] | None:
-    """The losses and their gradient by `names` where both are known in closed form: of the plain loss of a stack of common layers.
+def gradient(client: Client, objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes]:
+    """(losses [A], their gradient by `names`, [A, ...]), each client's own; A clients at least have rows in the batch.
+
+    Counts the rows that went through the model.
+    """
+    with torch.no_grad():
+        found = _closed_form(client, objective, params, batch, names)
+    return _by_autograd(objective, params, batch, names) if found is None else found
+
+
+def _closed_form(client: Client, objective: Loss, params: Params, batch: Batch,
+                 names: Collection[str]) -> tuple[Tensor, Slopes] | None:
+    """The same where it is known in closed form: of the plain loss of a stack of common layers.
 
     Of the first clients only, [A, ...]: those that still have rows, but two at least in a cohort, where a product of one matrix
-    rounds differently. Counts the rows that went through the model.
+    rounds differently.
     """
     signature = client.signature
     plain = objective == client.loss and signature.balance is None
@@ -42,9 +53,9 @@ def closed_form(client: Client, objective: Loss, params: Params, batch: Batch, n
 
 
 @torch.enable_grad()
-def by_autograd(objective: Loss, params: Params, batch: Batch, leaves: Params) -> tuple[Tensor, Slopes]:
-    """The losses and their gradient by `leaves`, which are among `params`."""
-    losses = objective(params, batch)
+def _by_autograd(objective: Loss, params: Params, batch: Batch, names: Collection[str]) -> tuple[Tensor, Slopes]:
+    leaves = {name: params[name].detach().requires_grad_() for name in names}
+    losses = objective({**params, **leaves}, batch)
     return losses, dict(zip(leaves, torch.autograd.grad(losses.sum(), list(leaves.values())), strict=True))
 
 

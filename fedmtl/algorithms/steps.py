@@ -18,7 +18,7 @@ from torch import Tensor
 from fedmtl import keys
 from fedmtl.algorithms.balanced import balanced
 from fedmtl.algorithms.batches import SCAN, Batch, Ints, Rows, Schedule, made_of, row_losses
-from fedmtl.algorithms.gradients import Loss, by_autograd, closed_form, for_all
+from fedmtl.algorithms.gradients import Loss, for_all, gradient
 from fedmtl.errors import ScenarioError
 from fedmtl.models.base import Layout
 from fedmtl.models.stacked import Forward
@@ -144,13 +144,9 @@ class Client:
     def grad(self, objective: Loss, params: Params, batch: Batch) -> Params:
         """The gradient of `objective` by every trainable parameter, each client's own; its value counts as a training loss."""
         names = [k for k in params if k.rsplit("/", 1)[-1] in self.signature.layout.trainable]
-        with torch.no_grad():
-            found = closed_form(self, objective, params, batch, names)
-        if found is None:
-            leaves = {name: params[name].detach().requires_grad_() for name in names}
-            found = by_autograd(objective, {**params, **leaves}, batch, leaves)
-        self._took(batch, found[0])
-        return {name: for_all(dense(found[1][name]), self.size) for name in names}
+        losses, found = gradient(self, objective, params, batch, names)
+        self._took(batch, losses)
+        return {name: for_all(dense(found[name]), self.size) for name in names}
 
     def _took(self, batch: Batch, losses: Tensor) -> None:
         """Counts a step."""
@@ -242,16 +238,14 @@ class Client:
             return state
         free = self.signature.forward.working(free)
         optimizer = self.optimizer if lr is None else replace(self.optimizer, lr=lr)
-        buffers, leaves = optimizer.start(free), {k: v.requires_grad_() for k, v in free.items()}
-        params = {**state, **leaves}
-        with torch.no_grad():
-            for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
-                with spans.span("forward and backward"):
-                    losses, grads = closed_form(self, objective, params, batch, names) or by_autograd(objective, params, batch, leaves)
-                self._took(batch, losses)
-                with spans.span("optimiser"):
-                    optimizer.step(leaves, grads, buffers, step, batch.active)
-        return {**state, **{k: v.detach() for k, v in leaves.items()}}
+        buffers, params = optimizer.start(free), {**state, **free}
+        for step, batch in enumerate(self.batches(self.epochs if epochs is None else epochs, first_epoch), start=1):
+            with spans.span("forward and backward"):
+                losses, grads = gradient(self, objective, params, batch, free)
+            self._took(batch, losses)
+            with spans.span("optimiser"):
+                optimizer.step(free, grads, buffers, step, batch.active)
+        return params
 
     def batches(self, epochs: int, first_epoch: int = 0) -> Iterator[Batch]:
         """The clients' mini-batches in `epochs` passes over their rows, each drawn anew by the sampler; see Schedule."""
