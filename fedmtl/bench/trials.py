@@ -28,7 +28,7 @@ from fedmtl.runtime.data import federation_of
 from fedmtl.runtime.mixed import host_of
 from fedmtl.scenario import Scenario, override
 from fedmtl.search import Among, Mark, Value, space_of
-from fedmtl.server.strategy import Round
+from fedmtl.server.round import Round
 from fedmtl.tasks.task import Federation, Mixed
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from fedmtl.profiling import spans
 from fedmtl.runs.budget import Purse
 from fedmtl.scenario import Scenario
 from fedmtl.server.messages import LEDGER, to_params
-from fedmtl.server.strategy import MethodStrategy, Round
+from fedmtl.server.round import Round
+from fedmtl.server.strategy import MethodStrategy
 from fedmtl.tasks.objectives import Direction
 from fedmtl.trees import Params
 

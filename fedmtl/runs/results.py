@@ -23,7 +23,7 @@ from fedmtl.client.store import digest
 from fedmtl.errors import DiskError
 from fedmtl.runs.picture import picture_of
 from fedmtl.scenario import Scenario
-from fedmtl.server.strategy import Round
+from fedmtl.server.round import Round
 from fedmtl.tasks.federation import mean_js_divergence
 from fedmtl.tasks.held_back import held_back
 from fedmtl.tasks.task import PARTS, Federation, Mixed

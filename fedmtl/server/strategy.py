@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,58 +16,20 @@ from flwr.serverapp.strategy import Strategy
 from fedmtl import keys
 from fedmtl.algorithms.deltas import PREFIX
 from fedmtl.algorithms.steps import Client
-from fedmtl.errors import PrivacyError, ScenarioError, TooManyFailures
+from fedmtl.errors import ScenarioError, TooManyFailures
 from fedmtl.mtl.modulation.base import Changes, steered
 from fedmtl.mtl.standing import Standing
 from fedmtl.scenario import Scenario
-from fedmtl.server import relations, screen
-from fedmtl.server.admit import Answer, RejectedError, odd_ones_out, read_affinity, read_answer, read_scores
-from fedmtl.server.messages import LEAKED, LEDGER, request, size_of, to_arrays, to_params
-from fedmtl.server.reduce import ShardSums, deal, order_of
-from fedmtl.server.relations import Affinity, Relations
-from fedmtl.server.replies import Accepted, Gathered
+from fedmtl.server import relations
+from fedmtl.server.admit import RejectedError, read_affinity, read_scores
+from fedmtl.server.intake import Intake
+from fedmtl.server.messages import request, size_of, to_arrays, to_params
+from fedmtl.server.reduce import ShardSums, deal
+from fedmtl.server.replies import Accepted
 from fedmtl.server.roster import Roster
+from fedmtl.server.round import Round
 from fedmtl.tasks.held_back import held_back
 from fedmtl.trees import Params, pick
-
-
-@dataclass
-class Round:
-    """What happened in one round. rejected, unscored: client to reason; scores: one value a client, in the order of `scored`.
-
-    ledger: what the clients whose replies came, `replied` of them, say that they did and keep, all together, by LEDGER's names.
-    effort: of who was picked, the share of its steps that server.pace leaves each, empty where it is all; work: (steps, samples) of
-    each client then.
-    """
-
-    number: int
-    sampled: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
-    rejected: dict[int, str] = field(default_factory=dict)
-    loss: dict[int, float] = field(default_factory=dict)
-    scored: list[int] = field(default_factory=list)
-    unscored: dict[int, str] = field(default_factory=dict)
-    scores: dict[tuple[str, ...], npt.NDArray[np.float64]] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
-    bytes_evaluate: int = 0
-    replied: int = 0
-    ledger: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LEDGER, 0))
-    effort: dict[int, float] = field(default_factory=dict)
-    work: dict[int, tuple[int, int]] = field(default_factory=dict)
-    relations: Relations | None = None
-    affinity: Affinity | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Of every score the mean over the clients that have it, as "test/personal/accuracy"; without what nobody has."""
-        if not self.scores:
-            return {}
-        table = np.stack(list(self.scores.values()))
-        count = (~np.isnan(table)).sum(1)
-        total = np.nansum(table, axis=1)
-        return {"/".join(key): float(total[i] / count[i]) for i, key in enumerate(self.scores) if count[i]}
 
 
 class MethodStrategy(Strategy):
@@ -85,7 +46,8 @@ class MethodStrategy(Strategy):
                  public: Callable[[int, int], Client] | None = None) -> None:
         self.scenario, self.method, self.like = scenario, scenario.method, model
         self.initial = self.method.init(model, wire, scenario.tasks.clients if clients is None else clients)
-        self.wire, self.metrics, self.public = wire, metrics, public
+        self.allowed = pick(model, wire)
+        self.metrics, self.public = metrics, public
         self.groups = [frozenset(names) for names in groups or [model]]
         self.roster: Roster | None = None
         self.rounds: dict[int, Round] = {}
@@ -197,28 +159,10 @@ class MethodStrategy(Strategy):
         Raises TooManyFailures past server.max-failures, PrivacyError where a method tried to leak.
         """
         now = self.round(server_round)
-        sums, gathered = ShardSums(range(self.scenario.runtime.shards * len(self.groups))), Gathered()
-        leaks: list[str] = []
-        by_node = self._roster.by_node(now.sampled)
-        for reply in replies:
-            asked = by_node.pop(reply.metadata.src_node_id, [])
-            try:
-                self._admit(read_answer(reply, asked, trusted=self._roster.trusted), asked, now, sums, gathered)
-            except RejectedError as error:
-                now.rejected |= dict.fromkeys(asked, str(error))
-                leaks += [str(error)] if asked and reply.has_error() and reply.error.code == LEAKED else []
-        for clients in by_node.values():
-            now.rejected |= dict.fromkeys(clients, "no reply in time")
-        forms, group = gathered.form_of(), self._roster.group
-        for number in range(len(self.groups)):
-            odd = odd_ones_out({client: form for client, form in forms.items() if group[client] == number})
-            gathered.leave_out(odd)
-            now.rejected |= odd
-            now.loss = {client: loss for client, loss in now.loss.items() if client not in odd}
-        sizes = self._roster.sizes["train"]
-        now.accepted = order_of(sizes, [*now.accepted, *gathered.clients])
-        if leaks and not now.accepted:  # it is the method, not one client that says so
-            raise PrivacyError(leaks[0])
+        shards = self.scenario.runtime.shards * len(self.groups)
+        intake = Intake(now, self._roster, self.allowed, self.groups, self._users, self.method.statistics, ShardSums(range(shards)))
+        intake.take(replies)
+        sums, gathered, group, sizes = intake.sums, intake.gathered, self._roster.group, self._roster.sizes["train"]
         self._judge(now)
         self.standing.take(now.loss)
         if not now.accepted:
@@ -261,48 +205,6 @@ class MethodStrategy(Strategy):
     def _bytes(self, sizes: Mapping[str, int], clients: list[int]) -> int:
         """What it takes to move leaves of `sizes` bytes to or from each client that has them."""
         return sum(size * len(self._users(name, clients)) for name, size in sizes.items())
-
-    def _admit(self, answer: Answer, asked: list[int], now: Round, sums: ShardSums, gathered: Gathered) -> None:
-        """Takes from an answer what stands up to the screen. Raises RejectedError where nothing in it does."""
-        loss = dict(zip(answer.clients, answer.loss.tolist(), strict=True))
-        stacked = {name: torch.from_numpy(array) for name, array in answer.arrays.items()}
-        work = answer.work.astype(np.int64)
-        now.replied += len(work)
-        now.ledger = {name: now.ledger[name] + total for name, total in zip(LEDGER, work.sum(0).tolist(), strict=True)}
-        if now.effort:
-            now.work |= dict(zip(answer.clients, map(tuple, work[:, :2].tolist()), strict=True))
-        if answer.shards is not None:
-            sums.merge(answer.shards, stacked)
-            now.accepted += answer.clients
-            now.loss |= loss
-            now.rejected |= answer.failed
-            return
-        present = {int(self._roster.group[client]) for client in asked}
-        own = frozenset[str]().union(*(self.groups[group] for group in present))
-        wanted = {name: leaf for name, leaf in self.like.items() if name in self.wire & own}
-        rows_of = {name: self._users(name, answer.clients) for name in answer.arrays}
-        problem = screen.check_reply(answer.arrays, wanted, {name: len(rows) for name, rows in rows_of.items()},
-                                     self.method.statistics)
-        if problem:
-            raise RejectedError(problem)
-        now.rejected |= answer.failed
-        train, usable = self._roster.sizes["train"], set(answer.clients)
-        for name, leaf in stacked.items():
-            fine = screen.finite({name: leaf}).tolist()
-            usable -= {client for client, good in zip(rows_of[name], fine, strict=True) if not good}
-        for slot, client in enumerate(answer.clients):
-            wrong = screen.check_weight(float(answer.claimed[slot]), float(train[client]))
-            wrong = wrong or (None if client in usable else "its parameters are not finite")
-            if wrong:
-                now.rejected[client] = wrong
-            else:
-                now.loss[client] = loss[client]
-        for group in present:
-            mine = [client for client in answer.clients if self._roster.group[client] == group]
-            own_rows = {name: leaf if len(present) == 1 else leaf[[rows_of[name].index(client) for client in mine]]
-                        for name, leaf in stacked.items() if mine and mine[0] in rows_of[name]}
-            gathered.parts.append((mine, own_rows))
-        gathered.leave_out({client for client in answer.clients if client in now.rejected})
 
     def _judge(self, now: Round) -> None:
         if len(now.rejected) > self.scenario.server.max_failures * len(now.sampled):

@@ -10,7 +10,7 @@ import pytest
 
 from fedmtl.runs.console import RoundLines
 from fedmtl.runs.engine import Line, line_of, worst_tenth
-from fedmtl.server.strategy import Round
+from fedmtl.server.round import Round
 
 
 @pytest.mark.parametrize(("values", "direction", "wanted"), [
