@@ -107,7 +107,7 @@ def test_every_epoch_shows_every_row_once_and_weights_add_to_one() -> None:
             assert (batch.weight[slot][:real] == 1 / real).all()
             seen[slot] += batch.x[slot][:real].tolist()
     for slot, c in enumerate(slots):
-        rows = host.x[torch.from_numpy(host.federation.part(c, "train"))]
+        rows = host.pool.x[torch.from_numpy(host.federation.part(c, "train"))]
         epochs = [seen[slot][start : start + len(rows)] for start in range(0, len(seen[slot]), len(rows))]
         assert len(epochs) == 3
         assert all(sorted(epoch) == sorted(rows.tolist()) for epoch in epochs)

@@ -71,10 +71,10 @@ def pure(method: Algorithm) -> None:
     slots = ORDER
     received, kept = position(host, slots)
     client = host.client(slots, 2, "batches")
-    before = snapshot(trees.flatten({"received": received, "kept": kept, "pool": {"x": host.x, "y": host.y},
+    before = snapshot(trees.flatten({"received": received, "kept": kept, "pool": {"x": host.pool.x, "y": host.pool.y},
                                      "initial model": host.model}))
     first = second_round(host, slots, received, kept)
-    after = trees.flatten({"received": received, "kept": kept, "pool": {"x": host.x, "y": host.y},
+    after = trees.flatten({"received": received, "kept": kept, "pool": {"x": host.pool.x, "y": host.pool.y},
                            "initial model": host.model})
     assert_same(before, after, "local changes its inputs in place")
     assert not any(leaf.requires_grad for leaf in after.values()), "local turns on requires_grad of its inputs"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedmtl import keys, trees
 from fedmtl.algorithms.affinity import look_ahead
@@ -20,12 +20,14 @@ from fedmtl.algorithms.steps import Client, Rows, Signature
 from fedmtl.client.gallery import Gallery
 from fedmtl.client.store import Store
 from fedmtl.errors import FedmtlError, PrivacyError, ScenarioError
-from fedmtl.models.base import Layout, make_net, state_of
+from fedmtl.models.base import Layout, Net, make_net, state_of
 from fedmtl.models.stacked import Forward
 from fedmtl.profiling import spans
 from fedmtl.runtime.data import device_of
 from fedmtl.runtime.parcels import Parcel, Trained
+from fedmtl.runtime.pool import Pool
 from fedmtl.runtime.scoring import Index, Key, Numbers, Scorer, Scores
+from fedmtl.runtime.width import width_of
 from fedmtl.scenario import Scenario
 from fedmtl.server.reduce import ShardSums, deal, order_of
 from fedmtl.server.screen import finite
@@ -50,20 +52,13 @@ class Host:
         self.method = scenario.method
         self.device = device_of(scenario)
         self.dtype = getattr(torch, scenario.training.dtype)
-        sample, chosen = Samples(federation.x, federation.y, federation.classes), scenario.groups[group]
+        self.pool = Pool(federation, self.device, self.dtype)
+        sample = Samples(federation.x, federation.y, federation.classes)
         self.objective = scenario.objective(group, federation.classes).fitted(sample)
         self.metrics = dict(self.objective.metrics)
         self.primary = next(iter(self.metrics))
         outputs = self.objective.outputs(sample)
-        try:
-            net = make_net(chosen.trunk, chosen.head, tuple(federation.x.shape[1:]), outputs,
-                           keys.stream(scenario.seed, "model"), adapter=scenario.model.adapter, at=chosen.at, group=chosen.name,
-                           heads=self.objective.heads)
-        except ScenarioError as error:
-            place = f"tasks.group.{group}.trunk"
-            raise (error if chosen.trunk is scenario.trunk else error.at(
-                error.key.replace("model.trunk", place).replace("model.", f"{place}."))) from error
-        net = net.to(self.device, self.dtype)
+        net = self._net(group, outputs).to(self.device, self.dtype)
         self.signature = Signature(Forward(net), Layout.of(net), self.objective, outputs,
                                    scenario.own_tasks if self.objective.heads else None, net.features)
         self.own = self._own_outputs()
@@ -73,12 +68,23 @@ class Host:
         scenario.sampler.fits(self.objective, torch.from_numpy(federation.y[:1]))
         self.model = state_of(net)
         self.wire = self.signature.layout.select(self.method.wire)
-        self.width = self.choose_width()
+        self.width = width_of(scenario, self.signature.forward, self.model, self.pool.bring(federation.x[:1])[0])
         parts = tuple(part for part in PARTS if part in scenario.evaluation.parts)
         self.scorer = Scorer(federation, self.objective, parts, self.dtype)
         self._indices: OrderedDict[tuple[int, ...], Index] = OrderedDict()
-        self.stage = 0
         self.gallery: Gallery | None = None
+
+    def _net(self, group: int, outputs: int) -> Net:
+        """The group's model."""
+        scenario, chosen = self.scenario, self.scenario.groups[group]
+        try:
+            return make_net(chosen.trunk, chosen.head, tuple(self.federation.x.shape[1:]), outputs,
+                            keys.stream(scenario.seed, "model"), adapter=scenario.model.adapter, at=chosen.at, group=chosen.name,
+                            heads=self.objective.heads)
+        except ScenarioError as error:
+            place = f"tasks.group.{group}.trunk"
+            raise (error if chosen.trunk is scenario.trunk else error.at(
+                error.key.replace("model.trunk", place).replace("model.", f"{place}."))) from error
 
     def _own_outputs(self) -> npt.NDArray[np.int64] | None:
         """[clients] how many outputs each client's label space has; None where all have as many as the head."""
@@ -89,32 +95,6 @@ class Host:
             raise ScenarioError("tasks.objective", f"clients have from {counts.min()} to {counts.max()} classes, which "
                                 f"'{type(self.objective).__name__.lower()}' cannot take together", allowed=["classification"])
         return counts
-
-    def choose_width(self) -> int:
-        """Clients in a cohort. "auto" depends on the model and the device alone, never on a clock."""
-        asked = self.scenario.runtime.cohort
-        statistics = [n for n, b in self.signature.forward.net.named_buffers() if b.is_floating_point()]
-        if statistics and asked not in ("auto", 1):
-            raise ScenarioError("runtime.cohort", f"batch statistics ({statistics[0]}) cannot be stacked; use 1, or group or "
-                                f"layer normalisation (got {asked})")
-        if asked != "auto":
-            return asked
-        forward = self.signature.forward
-        if statistics or (self.device.type == "cpu" and forward.path == "vmap" and not self._vmap_pays()):
-            return 1
-        parameters = sum(leaf.numel() for leaf in self.model.values())
-        return int(np.clip(2**20 // max(parameters, 1), 1, 64)) if self.device.type == "cpu" else 256
-
-    def _vmap_pays(self) -> bool:
-        """On a CPU a stacked convolution is a grouped one, slower than one client after the other; and some modules cannot."""
-        net = self.signature.forward.net
-        if any(isinstance(module, nn.modules.conv._ConvNd) for module in net.modules()):
-            return False
-        try:
-            self.signature.forward(trees.expand(self.model, 2), torch.zeros(2, 1, *self.federation.x.shape[1:], dtype=self.dtype))
-        except RuntimeError:
-            return False
-        return True
 
     @property
     def partial(self) -> frozenset[str]:
@@ -131,37 +111,14 @@ class Host:
         """The parameter names of each group: here, of one."""
         return [frozenset(self.model)]
 
-    @cached_property
-    def x(self) -> Tensor:
-        """The pool of inputs, on the device."""
-        x = torch.from_numpy(np.ascontiguousarray(self.federation.pool(self.stage)[0]))
-        return x.to(self.device, self.dtype if x.is_floating_point() else x.dtype)
-
-    @cached_property
-    def y(self) -> Tensor:
-        """The pool of targets, on the device."""
-        y = torch.from_numpy(np.ascontiguousarray(self.federation.pool(self.stage)[1]))
-        return y.to(self.device, self.dtype if y.is_floating_point() else y.dtype)
-
-    @cached_property
-    def public(self) -> Tensor | None:
-        """The inputs that every client and the server see, on the device."""
-        x = self.federation.public
-        return None if x is None else torch.from_numpy(x).to(self.device, self.dtype if x.dtype.kind == "f" else torch.int64)
-
-    @cached_property
-    def soft(self) -> Tensor | None:
-        """What teachers say of the pool of inputs, on the device."""
-        said = self.federation.soft
-        return None if said is None else torch.from_numpy(said).to(self.device, self.dtype)
-
     def on_public(self, round: int, models: int) -> Client:
         """What the server's half of a method sees of the public rows: a cohort of `models` slices, on the processor."""
         one = np.zeros((models, 1), np.int64)
-        x = None if self.public is None else self.public.cpu()
+        shown = self.pool.public
         return Client(self.signature, torch.zeros(1), torch.zeros(1), Rows(one, one[:, 0] + 1),
                       keys.stream(self.scenario.seed, "server", round, np.arange(models)), self.scenario.optimizer,
-                      self.scenario.training.batch_size, self.scenario.training.epochs, round, public=x).on_public()
+                      self.scenario.training.batch_size, self.scenario.training.epochs, round,
+                      public=None if shown is None else shown.cpu()).on_public()
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.int64]:
@@ -182,25 +139,18 @@ class Host:
 
     def client(self, slots: Sequence[int], round: int, purpose: str) -> Client:
         """The cohort that a method sees, with its rows as they are in that round."""
-        self._enter(self.federation.stage(round, self.scenario.rounds))
+        if self.pool.enter(self.federation.stage(round, self.scenario.rounds)):
+            self._indices.clear()
         signature = self.signature
         if self.own is not None:
             own = torch.from_numpy(self.own[list(slots)]).to(self.device)
             signature = replace(signature, forward=signature.forward.within(own, signature.outputs))
         ids = np.asarray(slots, np.int64) + self.first
-        return Client(signature, self.x, self.y, self._index(tuple(slots)).train,
+        return Client(signature, self.pool.x, self.pool.y, self._index(tuple(slots)).train,
                       keys.stream(self.scenario.seed, purpose, round, ids), self.scenario.optimizer,
                       self.scenario.training.batch_size, self.scenario.training.epochs, round,
                       keys.stream(self.scenario.seed, "coin", round), sampler=self.scenario.sampler, ids=ids,
-                      public=self.public, soft=self.soft)
-
-    def _enter(self, stage: int) -> None:
-        """Takes the pool of another stretch of the run, where tasks drift."""
-        if stage != self.stage:
-            self.stage = stage
-            self._indices.clear()
-            for pool in ("x", "y"):
-                self.__dict__.pop(pool, None)
+                      public=self.pool.public, soft=self.pool.soft)
 
     def _index(self, slots: tuple[int, ...]) -> Index:
         """The rows of a cohort, kept for the next round while there is room."""
@@ -378,7 +328,7 @@ class Host:
 
     def score(self, slots: Sequence[int], says: Callable[[Tensor], Tensor]) -> dict[tuple[PartName, str], Numbers]:
         """(part, metric) to the values [C] of a cohort; says: from inputs [C, B, ...] to outputs."""
-        return self.scorer.score(slots, self._index(tuple(slots)), (self.x, self.y), says)
+        return self.scorer.score(slots, self._index(tuple(slots)), self.pool, says)
 
     def models(self, client: Client, received: Params, kept: dict[str, Any]) -> Iterator[tuple[str, Params]]:
         """("global", ...) where a whole model is shared, ("personal", ...), and ("adapted", ...) where the method adapts."""

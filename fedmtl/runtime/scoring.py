@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.algorithms.steps import Rows
+from fedmtl.runtime.pool import Pool
 from fedmtl.tasks.objectives import Objective
 from fedmtl.tasks.task import Federation, PartName
 from fedmtl.trees import Params
@@ -25,8 +26,6 @@ CACHE_BYTES = 2**27
 Key = tuple[PartName, str, str]
 Scores = dict[Key, Numbers]
 """(part, model, metric) to one value a client."""
-Pool = tuple[Tensor, Tensor]
-"""All rows of a federation, on the device: inputs and targets."""
 
 
 @dataclass
@@ -131,7 +130,7 @@ class Scorer:
         if index.blocks is not None:
             yield from index.blocks
             return
-        made, x = [], pool[0]
+        made, x = [], pool.x
         keeps = self.federation.clients * EVAL_ROWS * x[:1].numel() * x.element_size() <= CACHE_BYTES
         for start in range(0, max(len(rows) for rows in index.rows), EVAL_ROWS):
             block = self._block(index, pool, start)
@@ -149,7 +148,7 @@ class Scorer:
             place[slot, : len(piece)] = piece
         position = np.arange(start, start + place.shape[1])
         mask = (position < ends[..., None]) & (position >= (ends - index.counts)[..., None])
-        flat = torch.from_numpy(place).flatten().to(pool[0].device)
-        x, y = (rows.index_select(0, flat) for rows in pool)
+        flat = torch.from_numpy(place).flatten().to(pool.device)
+        x, y = (rows.index_select(0, flat) for rows in (pool.x, pool.y))
         return (x.reshape(*place.shape, *x.shape[1:]), y.reshape(*place.shape, *y.shape[1:]),
                 torch.from_numpy(mask).to(x.device, self.dtype))

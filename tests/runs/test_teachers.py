@@ -85,7 +85,7 @@ def test_soft_targets_are_what_the_kept_models_say_of_train_rows(teachers):
     for client in range(5):
         rows = federation.part(client, "train")
         model = {name: leaf[[client]] for name, leaf in state.items() if name != "score"}
-        said = host.signature.forward(model, host.x[rows].unsqueeze(0))[0]
+        said = host.signature.forward(model, host.pool.x[rows].unsqueeze(0))[0]
         np.testing.assert_allclose(federation.soft[rows], said.detach().numpy(), atol=2e-6)
         for part in ("val", "test"):
             assert np.isnan(federation.soft[federation.part(client, part)]).all()

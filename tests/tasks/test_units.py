@@ -168,8 +168,9 @@ def test_scores_are_in_units_and_the_loss_is_what_is_minimised(kind):
     raw = federation_of(scenario(standardise=False))
     for c in range(4):
         rows = federation.part(c, "test")
-        out = host.signature.forward({k: v.expand(2, *v.shape) for k, v in host.model.items()},
-                                     host.x[rows].expand(2, len(rows), *host.x.shape[1:]))[0].detach().numpy().astype(np.float64)
+        x = host.pool.x[rows]
+        out = host.signature.forward({k: v.expand(2, *v.shape) for k, v in host.model.items()}, x.expand(2, *x.shape))
+        out = out[0].detach().numpy().astype(np.float64)
         said, true = out * federation.spread[c] + federation.center[c], raw.y[raw.part(c, "test")].astype(np.float64)
         wanted = {"mse": np.mean((said - true) ** 2), "rmse": np.sqrt(np.mean((said - true) ** 2)),
                   "mae": np.abs(said - true).mean(), "r2": 1 - ((said - true) ** 2).sum() / ((true - true.mean()) ** 2).sum(),
