@@ -12,15 +12,13 @@ from pathlib import Path
 from fedmtl.bench.board import Tables
 from fedmtl.bench.live import LiveTable
 from fedmtl.bench.page import write_page
-from fedmtl.bench.plan import choices, plan, plan_tuning
+from fedmtl.bench.plan import ADDRESS, choices, cluster_of, plan, plan_tuning
 from fedmtl.bench.pool import Crew, Processes, Work, locked, run_jobs
 from fedmtl.bench.tables import write_board
 from fedmtl.bench.tuning import replace_text
 from fedmtl.errors import ScenarioError
 from fedmtl.runs.tracking import check_trackers
-from fedmtl.scenario.load import parse_override
 
-ADDRESS = "runtime.address"
 PLAN = "bench.json"
 """In a benchmark's directory: what it is going to run, for who watches it."""
 
@@ -29,8 +27,8 @@ PLAN = "bench.json"
 class Benchmark:
     """What is asked for; see `bench.plan.plan`. trials: of each method before its runs; 0 for no tuning.
 
-    The word runtime.address=HOST:PORT is the benchmark's own: its runs are then tasks of that Ray cluster (`runtime.ray_tasks`),
-    and say of themselves what they say without it.
+    runtime.address, by a word or in the scenarios, is the benchmark's own: its runs are then tasks of that Ray cluster
+    (`runtime.ray_tasks`), and say of themselves what they say without it.
     """
 
     scenarios: Sequence[str]
@@ -49,21 +47,15 @@ class Benchmark:
         check_trackers(self.track)
         if self.trials and find_spec("optuna") is None:
             raise ScenarioError("--tune", "optuna is not installed here: pip install 'fedmtl[tune]'")
-        asked = [parse_override(word)[1] for word in self.words if _is_address(word)]
-        words = [word for word in self.words if not _is_address(word)]
-        tunings = plan_tuning(self.scenarios, self.methods, self.trials, words) if self.trials else []
-        jobs = plan(self.scenarios, self.methods, self.seeds, words, track=self.track)
-        with locked(root), _crew(str(asked[-1]) if asked else "", root) as crew:
+        tunings = plan_tuning(self.scenarios, self.methods, self.trials, self.words) if self.trials else []
+        jobs = plan(self.scenarios, self.methods, self.seeds, self.words, track=self.track)
+        with locked(root), _crew(cluster_of(self.scenarios, self.words), root) as crew:
             failed = _together(tunings, jobs, root, workers, crew) if tunings else {}
             if tunings:
-                jobs = plan(self.scenarios, self.methods, self.seeds, words, chosen=choices(root, tunings), track=self.track)
+                jobs = plan(self.scenarios, self.methods, self.seeds, self.words, chosen=choices(root, tunings), track=self.track)
             failed |= _together(jobs, [], root, workers, crew)
             said = Tables.read(root)
             return failed, said, [*write_board(root, said), write_page(root, said)]
-
-
-def _is_address(word: str) -> bool:
-    return word.partition("=")[0].strip() == ADDRESS
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from fedmtl.report.files import load_summary
 from fedmtl.report.words import score
 from fedmtl.runs.runner import resolve, run, stem_of
 from fedmtl.runtime.data import federation_of
-from fedmtl.scenario import Scenario, from_toml, load_scenario, override
+from fedmtl.scenario import Scenario, from_toml, load_scenario, override, parse_override
 from fedmtl.tasks.task import Federation, Mixed
 
+ADDRESS = "runtime.address"
 
 @dataclass(frozen=True)
 class Job(Work):
@@ -109,6 +110,19 @@ def choices(root: Path, tunings: Sequence[Tuning]) -> Chosen:
     return {key: said["values"] for key, said in found.items() if said is not None}
 
 
+def cluster_of(names: Sequence[str], words: Sequence[str] = ()) -> str:
+    """The address of the Ray cluster that a benchmark runs on: what a word says of all scenarios, else they themselves; or "".
+
+    Raises ScenarioError where they name several.
+    """
+    common = [word for word in words if parse_override(word)[0][0] in Scenario.model_fields]
+    found = sorted({load_scenario(name, common).runtime.address for name in names})
+    if len(found) > 1:
+        said = ", ".join(address or "none" for address in found)
+        raise ScenarioError(ADDRESS, f"a benchmark runs on one cluster, but its scenarios name several ({said}); say which one")
+    return found[0]
+
+
 def _scenarios(names: Sequence[str], methods: Sequence[str], words: Sequence[str]) -> Iterator[Scenario]:
     """Every scenario with every method, Local first."""
     _once("scenario", names)
@@ -125,7 +139,8 @@ def _scenarios(names: Sequence[str], methods: Sequence[str], words: Sequence[str
             raise ScenarioError(key, "a benchmark runs one process a run, as many side by side as --workers says")
     for name in names:
         for method in wanted:
-            yield load_scenario(name, [*common, f"algorithm.name={method}", *own[method], "runtime.kind=inline"], spare=True)
+            alone = ["runtime.kind=inline", f'{ADDRESS}=""']
+            yield load_scenario(name, [*common, f"algorithm.name={method}", *own[method], *alone], spare=True)
 
 
 class Data:

@@ -13,7 +13,7 @@ from made_runs import Nap
 import fedmtl
 from fedmtl.bench.alike import sort_out
 from fedmtl.bench.board import failures, leaderboard, metrics
-from fedmtl.bench.plan import plan
+from fedmtl.bench.plan import cluster_of, plan
 from fedmtl.bench.pool import run_jobs
 from fedmtl.bench.tables import write_board
 from fedmtl.errors import DiskError, ScenarioError
@@ -38,6 +38,21 @@ def whole(tmp_path_factory):
     for job in jobs():
         job.work(root / job.name)
     return root
+
+
+def test_the_cluster_that_scenarios_or_words_name(tmp_path):
+    files = {name: tmp_path / f"{name}.toml" for name in ("one", "two", "none")}
+    for name, file in files.items():
+        address = f'[runtime]\naddress = "{name}.example:6379"\n' if name != "none" else ""
+        file.write_text('name = "x"\nrounds = 1\n[tasks]\nsource = "digits"\nclients = 4\n[algorithm]\nname = "fedavg"\n' + address)
+    one, two, none = map(str, files.values())
+    assert cluster_of([none]) == ""
+    assert cluster_of([one, one]) == "one.example:6379"
+    assert cluster_of([one, two, none], ["fedavg.epochs=2", "runtime.address=three.example:1"]) == "three.example:1"
+    with pytest.raises(ScenarioError, match=r"runtime\.address: .* \(none, one\.example:6379\); say which one"):
+        cluster_of([one, none])
+    texts = [plan([file], ["fedavg"], 1)[0].text for file in (one, none)]
+    assert texts[0] == texts[1]
 
 
 def test_the_product_and_local(whole):
