@@ -146,6 +146,27 @@ def test_both_nodes_work_and_a_failure_concerns_nobody_else(tasks, tmp_path):
     assert [len(begun(tmp_path, job)) for job in jobs] == [1, 1, 2, 5]
 
 
+def test_a_node_that_dies_costs_no_run(cluster, tasks, tmp_path):
+    lost = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    jobs = visits("waits", "waits", "waits")
+
+    def pull():
+        until(lambda: all(begun(tmp_path, job) for job in jobs))
+        cluster.remove_node(lost, allow_graceful=False)
+        until(lambda: all(node["NodeID"] != lost.node_id or not node["Alive"] for node in ray.nodes()))
+        (tmp_path / "go").touch()
+
+    thread = threading.Thread(target=pull, daemon=True)
+    thread.start()
+    assert run_jobs(jobs, tmp_path, 0, lambda *_: None, tasks) == {}
+    thread.join()
+    assert sorted(len(begun(tmp_path, job)) for job in jobs) == [1, 1, 2]
+    again = next(begun(tmp_path, job) for job in jobs if len(begun(tmp_path, job)) == 2)
+    assert again[0] == lost.node_id != again[1]
+    assert all(job.finished(tmp_path) for job in jobs)
+
+
 def test_a_node_that_does_not_reach_the_directory_says_so(tasks, tmp_path):
     jobs = visits("", "")
     (tmp_path / ".cluster").write_text("another")
