@@ -12,13 +12,18 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture
-def leftovers():
+def collect():
     """Ray leaves its processes' handles and log files to the garbage collector, which complains of them in some later test."""
-    yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()
+
+
+@pytest.fixture
+def leftovers():
+    """For a test that starts Ray itself."""
+    yield
+    collect()
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +35,4 @@ def session():
     ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=4, logging_level="ERROR")
     yield ray
     ray.shutdown()
+    collect()

@@ -2,7 +2,8 @@
 
 Flower starts a process for every message, and each imports torch for seconds. `write_commands` makes stand-ins for Flower's
 commands; first on PATH, they pass their arguments and output to the nursery through a socket and live as long as the process
-that it forks; where there is no nursery they become the real command. The nursery holds code only: no data, nobody's state.
+that it forks, and as whoever started them: Flower's own watch over its parents cannot wake a process that waits for a lock. Where
+there is no nursery they become the real command. The nursery holds code only: no data, nobody's state.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ COMMANDS = ("flower-superlink", "flower-supernode", "flower-superexec", "flwr-se
 
 _STAND_IN = """#!{python} -IS
 import json, os, socket, sys
+parent = os.getppid()
 asked = socket.socket(socket.AF_UNIX)
 try:
     asked.connect({address!r})
@@ -32,7 +34,13 @@ except OSError:
 request = json.dumps({{"argv": [{name!r}, *sys.argv[1:]], "cwd": os.getcwd()}}).encode()
 socket.send_fds(asked, [len(request).to_bytes(4, "big")], [1, 2])
 asked.sendall(request)
-sys.exit((asked.recv(1) or b"\\x01")[0])
+asked.settimeout(1)
+while os.getppid() == parent:
+    try:
+        sys.exit((asked.recv(1) or b"\\x01")[0])
+    except TimeoutError:
+        pass
+sys.exit(1)
 """
 
 

@@ -95,7 +95,7 @@ def test_unlike_metrics_stand_in_lines_of_their_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_do_not_change_a_bit(tmp_path):
+def test_workers_do_not_change_a_bit(tmp_path, session):
     one = run(from_table(table()), out=tmp_path / "one", report=False)
     for workers in (1, 2, 3):
         words = {"runtime.kind": "ray", "runtime.workers": workers}
