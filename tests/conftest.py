@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ import torch
 torch.set_num_threads(1)
 
 
-def collect():
-    """Ray leaves its processes' handles and log files to the garbage collector, which complains of them in some later test."""
+@contextmanager
+def swept():
+    """Ray leaves its processes' handles and log files to the garbage collector, which complains of them whenever it comes by."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
         gc.collect()
 
 
@@ -23,7 +26,8 @@ def collect():
 def leftovers():
     """For a test that starts Ray itself."""
     yield
-    collect()
+    with swept():
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,8 @@ def session():
     import ray
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=4, logging_level="ERROR")
+    with swept():
+        ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=4, logging_level="ERROR")
     yield ray
-    ray.shutdown()
-    collect()
+    with swept():
+        ray.shutdown()

@@ -45,12 +45,18 @@ def gone(out, seconds=10.0):
     return not belonging(out)
 
 
+def _heed():
+    """SIGINT is ignored by whatever a shell starts with &."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(tmp_path, rounds=50):
     """A deployment by the command line that has finished a round."""
     out = tmp_path / "run"
     process = subprocess.Popen([*CLI, "deploy", str(TINY), f"rounds={rounds}", "--clients", "3", "--out", str(out)],
                                env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=_heed)  # noqa: PLW1509 one system call, nothing that locks
     deadline = time.monotonic() + 150
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1]
