@@ -19,13 +19,18 @@ from torch.nn import functional as F
 
 def make_net(model: str) -> nn.Module:
     """MLP 64-64-10, or the CNN of McMahan et al. with padding ("same") or without ("valid")."""
-    torch.manual_seed(0)
     if model == "mlp":
         return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     padding, side = (2, 7) if model == "same" else (0, 4)
     return nn.Sequential(nn.Conv2d(1, 32, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
                          nn.Conv2d(32, 64, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
                          nn.Flatten(), nn.Linear(64 * side**2, 512), nn.ReLU(), nn.Linear(512, 10))
+
+
+def first_net(model: str) -> nn.Module:
+    """The same, with the weights that every arm begins with."""
+    torch.manual_seed(0)
+    return make_net(model)
 
 
 def model_of(scenario: Any) -> str:
@@ -64,7 +69,7 @@ class Loop:
 
     def __init__(self, scenario: Any, federation: Any, half: int | None = None) -> None:
         self.train, self.held = (part[half::2] if half is not None else part for part in parts_of(federation))
-        self.net, self.method = make_net(model_of(scenario)), scenario.method
+        self.net, self.method = first_net(model_of(scenario)), scenario.method
         self.lr, self.batch = scenario.optimizer.lr, scenario.training.batch_size
         self.client = {"fedavg": self.fedavg, "fedrep": self.fedrep, "ditto": self.ditto}[scenario.algorithm.name]
         self.state = {k: v.clone() for k, v in self.net.state_dict().items()}
@@ -141,7 +146,7 @@ class Pair:
 
     def __init__(self, scenario: Any, federation: Any) -> None:
         context = torch.multiprocessing.get_context("spawn")
-        self.pipes, self.state = [], make_net(model_of(scenario)).state_dict()
+        self.pipes, self.state = [], first_net(model_of(scenario)).state_dict()
         for half in range(2):
             here, there = context.Pipe()
             context.Process(target=_half, args=(there, scenario, federation, half), daemon=True).start()
@@ -171,7 +176,7 @@ class Floor:
         train, held = parts_of(federation)
         self.lr, self.batch = scenario.optimizer.lr, scenario.training.batch_size
         self.weight = torch.tensor([float(len(x)) for x, _ in train])
-        self.params = [p.detach().clone() for p in make_net("mlp").parameters()]
+        self.params = [p.detach().clone() for p in first_net("mlp").parameters()]
         (self.x, self.y, self.mask), (self.hx, self.hy, self.hmask) = (self._pad(part) for part in (train, held))
 
     def _pad(self, part: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -264,7 +269,7 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         Timed(fraction_train=1.0, fraction_evaluate=1.0, min_available_nodes=federation.clients).start(
-            grid=grid, initial_arrays=ArrayRecord(make_net(model).state_dict()), num_rounds=rounds)
+            grid=grid, initial_arrays=ArrayRecord(first_net(model).state_dict()), num_rounds=rounds)
 
     run_simulation(server_app=server_app, client_app=client_app, num_supernodes=federation.clients,
                    backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}})
