@@ -2,7 +2,8 @@
 
     python scripts/bench_flower_app.py --nodes 100 --rounds 5
 
-Each engine runs in a process of its own; a round's time is taken between two ends of aggregate_evaluate, and the median printed.
+Each engine runs in a process of its own; a round's time is taken between two ends of aggregate_evaluate. Repeats are interleaved; a
+figure is the median over repeats of the median round.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--strategies", type=lambda t: t.split(","), default=["fedavg", "fedadam"])
     parser.add_argument("--engine", choices=("flower", "fedmtl"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -83,14 +85,17 @@ def main() -> None:
         print(json.dumps(rounds_of(arguments.engine, arguments.strategies[0], arguments.nodes, arguments.rounds)))
         return
     for strategy in arguments.strategies:
-        found = {}
-        for engine in ("flower", "fedmtl"):
-            words = [sys.executable, __file__, "--engine", engine, "--strategies", strategy, "--nodes", str(arguments.nodes),
-                     "--rounds", str(arguments.rounds)]
-            text = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
-            found[engine] = median(json.loads(text.splitlines()[-1]))
-        print(f"{strategy:8} {arguments.nodes} nodes: flower {found['flower']:.3f} s a round, fedmtl engine "
-              f"{found['fedmtl']:.3f} s, {found['flower'] / found['fedmtl']:.1f} times")
+        found: dict[str, list[float]] = {"flower": [], "fedmtl": []}
+        for repeat in range(arguments.repeats):
+            for engine, seconds in found.items():
+                print(f"{strategy}, repeat {repeat + 1} of {arguments.repeats}: {engine}", file=sys.stderr, flush=True)
+                words = [sys.executable, __file__, "--engine", engine, "--strategies", strategy, "--nodes", str(arguments.nodes),
+                         "--rounds", str(arguments.rounds)]
+                text = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+                seconds.append(median(json.loads(text.splitlines()[-1])))
+        flower, ours = (median(seconds) for seconds in found.values())
+        print(f"{strategy:8} {arguments.nodes} nodes: flower {flower:.3f} s a round, fedmtl engine {ours:.3f} s, "
+              f"{flower / ours:.1f} times")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ def cluster_of(names: Sequence[str], words: Sequence[str] = ()) -> str:
     Raises ScenarioError where they name several.
     """
     common = [word for word in words if parse_override(word)[0][0] in Scenario.model_fields]
-    found = sorted({load_scenario(name, common).runtime.address for name in names})
+    local = [*common, f"algorithm.name={BASELINE}"]  # which runs in any case; a file's own method may not go with the words
+    found = sorted({load_scenario(name, local, spare=True).runtime.address for name in names})
     if len(found) > 1:
         said = ", ".join(address or "none" for address in found)
         raise ScenarioError(ADDRESS, f"a benchmark runs on one cluster, but its scenarios name several ({said}); say which one")

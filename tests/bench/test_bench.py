@@ -44,10 +44,12 @@ def test_the_cluster_that_scenarios_or_words_name(tmp_path):
     files = {name: tmp_path / f"{name}.toml" for name in ("one", "two", "none")}
     for name, file in files.items():
         address = f'[runtime]\naddress = "{name}.example:6379"\n' if name != "none" else ""
-        file.write_text('name = "x"\nrounds = 1\n[tasks]\nsource = "digits"\nclients = 4\n[algorithm]\nname = "fedavg"\n' + address)
+        file.write_text('name = "x"\nrounds = 1\n[tasks]\nsource = "digits"\nclients = 4\n'
+                        f'[algorithm]\nname = "per-fedavg"\n{address}')
     one, two, none = map(str, files.values())
     assert cluster_of([none]) == ""
     assert cluster_of([one, one]) == "one.example:6379"
+    assert cluster_of([one], ["training.optimizer=adam"]) == "one.example:6379", "the file's own method takes plain SGD only"
     assert cluster_of([one, two, none], ["fedavg.epochs=2", "runtime.address=three.example:1"]) == "three.example:1"
     with pytest.raises(ScenarioError, match=r"runtime\.address: .* \(none, one\.example:6379\); say which one"):
         cluster_of([one, none])
