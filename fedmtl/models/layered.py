@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fedmtl.models.base import Beside, Net, Only
 from fedmtl.models.dropout import Dropout
-from fedmtl.models.images import Conv2d, MaxPool2d
+from fedmtl.models.images import Conv2d, GreyConv2d, MaxPool2d
 from fedmtl.models.layers import Applied, Flatten, Layer, LayerNorm, Linear, Linears, Relu, Stacks
 
 POINTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
@@ -57,7 +57,8 @@ def _layer(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
     if type(module) is nn.ReLU:
         return [Relu()]
     if alone and type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return [Conv2d(prefix, module)]
+        grey = module.in_channels == 1 and module.stride == (1, 1) == module.dilation
+        return [GreyConv2d(prefix, module) if grey else Conv2d(prefix, module)]
     if alone and type(module) is nn.MaxPool2d and not module.return_indices:
         return [MaxPool2d(module)]
     if type(module) in POINTWISE:
