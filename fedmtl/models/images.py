@@ -46,7 +46,7 @@ class Conv2d(Layer):
 
 
 class GreyConv2d(Conv2d):
-    """The same of images of one channel with kernels that move by one pixel, by matrix products: on a CPU faster for small batches."""
+    """The same of one channel with kernels that move pixel by pixel, by matrix products: on a CPU faster for small batches."""
 
     def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         if x.device.type != "cpu":
