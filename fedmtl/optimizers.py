@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmtl.registry import Amount, Share
 from fedmtl.search import Span
-from fedmtl.trees import Outer, Params, Slopes, dense, first
+from fedmtl.trees import Params, Slopes, dense, first
 
 State = dict[str, Params]
 Leaves = list[Tensor] | tuple[Tensor, ...]
@@ -65,17 +65,17 @@ class Sgd(Optimizer):
 
     @torch.no_grad()
     def step(self, params: Params, grads: Slopes, state: State, step: int, active: int | None = None) -> None:
-        """See Optimizer. Without momentum and decay, a gradient in two factors goes into its leaf as it is."""
+        """See Optimizer. Without momentum and decay, a gradient in parts goes into its leaf as it is."""
         if self.momentum or self.weight_decay:
             super().step(params, grads, state, step, active)
             return
         whole: list[tuple[Tensor, Tensor]] = []
         for name, slope in grads.items():
             leaf = first(params[name], active)
-            if isinstance(slope, Outer):
-                slope.add_to(leaf, -self.lr)
-            else:
+            if isinstance(slope, Tensor):
                 whole.append((leaf, first(slope, active)))
+            else:
+                slope.add_to(leaf, -self.lr)
         if whole:
             torch._foreach_add_(*map(list, zip(*whole, strict=True)), alpha=-self.lr)
 

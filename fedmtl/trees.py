@@ -48,14 +48,35 @@ class Outer:
             own.baddbmm_(first(left, count).transpose(1, 2), first(right, count), alpha=factor)
 
 
-Slope = Tensor | Outer
+@dataclass(frozen=True)
+class Lookup:
+    """The gradient of a matrix [C, rows, width] whose rows `index` [C, N] were looked up: their slopes [C, N, width]; else 0."""
+
+    index: Tensor
+    slopes: Tensor
+    rows: int
+
+    def dense(self) -> Tensor:
+        """The whole matrix, [C, rows, width]."""
+        out = self.slopes.new_zeros(len(self.slopes), self.rows, self.slopes.shape[-1])
+        self.add_to(out, 1.0)
+        return out
+
+    def add_to(self, matrix: Tensor, factor: float) -> None:
+        """matrix += factor times this, in place, for the first len(matrix) clients; other rows than `index` are not touched."""
+        count = len(matrix)
+        places = first(self.index, count) + torch.arange(count, device=matrix.device).unsqueeze(1) * self.rows
+        matrix.view(count * self.rows, -1).index_add_(0, places.flatten(), first(self.slopes, count).flatten(0, 1), alpha=factor)
+
+
+Slope = Tensor | Outer | Lookup
 Slopes = Mapping[str, Slope]
 """Gradients by name."""
 
 
 def dense(slope: Slope) -> Tensor:
     """A gradient as one tensor."""
-    return slope.dense() if isinstance(slope, Outer) else slope
+    return slope if isinstance(slope, Tensor) else slope.dense()
 
 
 def _fit(scalar: Scalar, leaf: Tensor) -> Scalar:

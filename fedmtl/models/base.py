@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedmtl.errors import ScenarioError
 from fedmtl.keys import Keys
 from fedmtl.models.own import component_of
+from fedmtl.tasks.task import Array
 from fedmtl.trees import Params
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -36,6 +37,10 @@ class Trunk(ABC):
     @abstractmethod
     def build(self, in_shape: tuple[int, ...]) -> nn.Module:
         """The module; input [B, *in_shape], output [B, features]. Raises ScenarioError where the shape does not fit."""
+
+    def unfit(self, x: Array) -> str:
+        """What is wrong with inputs x [N, ...], "" where the module can take them: most take any numbers."""
+        return ""
 
 
 class Head(ABC):

@@ -12,6 +12,7 @@ from fedmtl.models.base import Beside, Net, Only
 from fedmtl.models.dropout import Dropout
 from fedmtl.models.images import Conv2d, GreyConv2d, MaxPool2d
 from fedmtl.models.layers import Applied, Flatten, Layer, LayerNorm, Linear, Linears, Relu, Stacks
+from fedmtl.models.tokens import MeanEmbedding, MeanEmbeddings
 
 POINTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
 BLOCK = 64
@@ -50,6 +51,8 @@ def _layer(module: nn.Module, prefix: str, alone: bool) -> list[Layer] | None:
     """One module as a layer."""
     if type(module) is nn.Linear:
         return [Linear(prefix, module.bias is not None)]
+    if type(module) is MeanEmbedding:
+        return [MeanEmbeddings(prefix)]
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
         return [LayerNorm(prefix, module)]
     if isinstance(module, Dropout):

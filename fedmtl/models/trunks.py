@@ -7,20 +7,29 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import numpy as np
 from pydantic import PositiveInt
 from torch import nn
 
 from fedmtl.errors import ScenarioError
 from fedmtl.models.base import Trunk
 from fedmtl.models.dropout import Dropout
+from fedmtl.models.tokens import MeanEmbedding
 from fedmtl.registry import Share
+from fedmtl.tasks.task import Array
 
 Activation = Literal["relu", "tanh", "gelu", "identity"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "identity": nn.Identity}
 
 
+class _OfNumbers(Trunk):
+    def unfit(self, x: Array) -> str:
+        """Tokens, which stand for something."""
+        return "it takes numbers, and x holds tokens (int64)" if x.dtype.kind == "i" else ""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Mlp(Trunk):
+class Mlp(_OfNumbers):
     """Fully connected layers, each followed by its activation; images are flattened."""
 
     hidden: tuple[PositiveInt, ...] = (64,)
@@ -49,7 +58,7 @@ class Mlp(Trunk):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flat(Trunk):
+class Flat(_OfNumbers):
     """No layers: the inputs as they are, flattened. With a linear head, a linear model."""
 
     def build(self, in_shape: tuple[int, ...]) -> nn.Module:
@@ -58,7 +67,30 @@ class Flat(Trunk):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cnn(Trunk):
+class Embedding(Trunk):
+    """Tokens, whole numbers from 0 to `tokens` - 1, to the mean of their vectors of `features` numbers. 0 fills rows up, uncounted.
+
+    With a linear head, on words: Joulin et al. Bag of Tricks for Efficient Text Classification. EACL 2017. arXiv:1607.01759,
+    section 2. On one item a row, under private heads: the item factors are shared and every user keeps its own, as in
+    Ammad-ud-din et al. Federated Collaborative Filtering for Privacy-Preserving Personalized Recommendation System. 2019.
+    arXiv:1901.09888, there with alternating least squares.
+    """
+
+    tokens: PositiveInt
+    features: PositiveInt = 64
+
+    def unfit(self, x: Array) -> str:
+        """Whatever is no whole number from 0 to tokens - 1."""
+        wrong, most = np.argwhere((x < 0) | (x >= self.tokens) | (x != np.floor(x))), self.tokens - 1
+        return f"'embedding' takes whole numbers from 0 to tokens - 1 = {most}, not {x[tuple(wrong[0])]}" if len(wrong) else ""
+
+    def build(self, in_shape: tuple[int, ...]) -> nn.Module:
+        """[B, *in_shape] to [B, features]."""
+        return nn.Sequential(OrderedDict(embedding=MeanEmbedding(self.tokens, self.features)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cnn(_OfNumbers):
     """Convolution, activation and 2 x 2 pooling for each of `channels`, then one fully connected layer of `features`.
 
     The defaults are the CNN of McMahan et al. Communication-Efficient Learning of Deep Networks from Decentralized Data.

@@ -20,7 +20,7 @@ from fedmtl.algorithms.steps import Client, Rows, Signature
 from fedmtl.client.gallery import Gallery
 from fedmtl.client.store import Store
 from fedmtl.errors import FedmtlError, PrivacyError, ScenarioError
-from fedmtl.models.base import Layout, Net, make_net, state_of
+from fedmtl.models.base import Layout, Net, Trunk, make_net, state_of
 from fedmtl.models.stacked import Forward
 from fedmtl.profiling import spans
 from fedmtl.runtime.data import device_of
@@ -68,7 +68,7 @@ class Host:
         scenario.sampler.fits(self.objective, torch.from_numpy(federation.y[:1]))
         self.model = state_of(net)
         self.wire = self.signature.layout.select(self.method.wire)
-        self.width = width_of(scenario, self.signature.forward, self.model, self.pool.bring(federation.x[:1])[0])
+        self.width = width_of(scenario, self.signature.forward, self.model, self.pool.inputs(federation.x[:1])[0])
         parts = tuple(part for part in PARTS if part in scenario.evaluation.parts)
         self.scorer = Scorer(federation, self.objective, parts, self.dtype)
         self._indices: OrderedDict[tuple[int, ...], Index] = OrderedDict()
@@ -78,6 +78,7 @@ class Host:
         """The group's model."""
         scenario, chosen = self.scenario, self.scenario.groups[group]
         try:
+            self._check_inputs(chosen.trunk)
             return make_net(chosen.trunk, chosen.head, tuple(self.federation.x.shape[1:]), outputs,
                             keys.stream(scenario.seed, "model"), adapter=scenario.model.adapter, at=chosen.at, group=chosen.name,
                             heads=self.objective.heads)
@@ -85,6 +86,16 @@ class Host:
             place = f"tasks.group.{group}.trunk"
             raise (error if chosen.trunk is scenario.trunk else error.at(
                 error.key.replace("model.trunk", place).replace("model.", f"{place}."))) from error
+
+    def _check_inputs(self, trunk: Trunk) -> None:
+        """Raises ScenarioError where a model cannot take what clients hold, now or later in the run, or what all see."""
+        data, adapter = self.federation, self.scenario.model.adapter
+        held = [data.x, *(x for x, _ in data.later), *([] if data.public is None else [data.public])]
+        if adapter and data.x.dtype.kind == "i":
+            raise ScenarioError("model.adapter", "an adapter takes numbers, and x holds tokens")
+        for x in [np.full((1, adapter), 0.5)] if adapter else held:  # what an adapter gives is any number
+            if problem := trunk.unfit(x):
+                raise ScenarioError("model.trunk", problem)
 
     def _own_outputs(self) -> npt.NDArray[np.int64] | None:
         """[clients] how many outputs each client's label space has; None where all have as many as the head."""

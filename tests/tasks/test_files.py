@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fedmtl.scenario import from_table
 from fedmtl.tasks.federation import make_federation
 from fedmtl.tasks.sources.digits import Digits
 from fedmtl.tasks.sources.file import File
+from fedmtl.tasks.sources.text import tokens_of
 from fedmtl.tasks.task import Source, Split, Transform
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -115,6 +117,34 @@ def test_targets(columns):
 ])
 def test_wrong_names_and_kinds(columns, table, key, problem):
     got, message = refused(columns, **table)
+    assert got == key
+    assert problem in message
+
+
+def test_words_become_tokens(columns):
+    made = file(columns, x=["who", "y"], y="job", words=100, length=3).load(0, 0).x
+    words = ((b"u10", b"b"), (b"u9", b"a"), (b"u9", b"b"), (b"u10", b"a"))
+    said = [[1 + zlib.crc32(word) % 99 for word in row] + [0] for row in words]
+    assert made.dtype == np.int64
+    assert made.tolist() == said
+    assert file(columns, x="who", y="job", words=100, length=1).load(0, 0).x[:, 0].tolist() == [row[0] for row in said]
+
+
+def test_words_are_in_lower_case_and_without_marks():
+    texts = np.array(["Le Cœur, it's: 2nd!", "le cœur IT s 2nd", "", "¿?"], object)
+    made = tokens_of([("text", texts)], 1000, 4, 1.0)
+    assert made[0].tolist() == made[1].tolist()
+    assert (made[0] > 0).all()
+    assert not made[2:].any()
+
+
+@pytest.mark.parametrize(("table", "key", "problem"), [
+    ({"x": "f1", "words": 9}, "tasks.x", "'f1' does not hold text but float64"), ({"words": 9}, "tasks.x", "which columns hold"),
+    ({"x": "who", "words": 1}, "tasks.words", "two at least"), ({"x": "who", "words": -1}, "tasks.words", "0"),
+    ({"x": "who", "words": 9, "scale": 2.0}, "tasks.scale", "no numbers"), ({"x": "who"}, "tasks.x", "tasks.words reads text"),
+])
+def test_text_that_is_none(columns, table, key, problem):
+    got, message = refused(columns, **{"y": "job", **table})
     assert got == key
     assert problem in message
 

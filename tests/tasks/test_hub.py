@@ -51,7 +51,17 @@ def test_columns_of_numbers(hub):
     assert hub(x="v", y="who").load(0, 0).classes == ("n1", "n2", "n10")
 
 
+def test_text(hub):
+    x = hub(x=("who", "who"), y="label", words=50, length=3).load(0, 0).x
+    assert x.shape == (5, 3)
+    assert x.dtype == np.int64
+    assert (x[:, 0] == x[:, 1]).all()
+    assert (x[0] == x[2]).all()
+    assert not x[:, 2].any()
+
+
 @pytest.mark.parametrize(("fields", "key", "problem"), [
+    ({"x": "a", "words": 9}, "tasks.x", "does not hold text"),
     ({"x": "imag"}, "tasks.x", "did you mean 'image'"), ({"y": "lable"}, "tasks.y", "did you mean 'label'"),
     ({"client": "whom"}, "tasks.client", "'who'"), ({"part": "tests"}, "tasks.part", "train"),
     ({"x": "r"}, "tasks.x", "different shapes"), ({"x": "hole"}, "tasks.x", "row 1"),

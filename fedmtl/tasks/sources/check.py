@@ -11,6 +11,8 @@ from fedmtl.errors import ScenarioError
 from fedmtl.tasks.task import Array, Rows, Samples
 
 Target = Literal["auto", "class", "value"]
+TOKENS = 2**24
+"""Models are given tokens as float32, which holds whole numbers up to this one."""
 
 
 def check_samples(samples: object, key: str) -> Samples:
@@ -26,6 +28,8 @@ def check_samples(samples: object, key: str) -> Samples:
     x, y, owner = samples.x, samples.y, samples.owner
     if x.ndim < 2 or x.dtype not in (np.float32, np.int64):
         raise ScenarioError(key, f"x must be [N, ...] float32, or int64 tokens; it is {list(x.shape)} {x.dtype}")
+    if x.dtype == np.int64 and np.abs(x).max(initial=0) > TOKENS:
+        raise ScenarioError(key, f"tokens go up to {TOKENS}; x holds {np.abs(x).max()}")
     if x.size == 0:
         raise ScenarioError(key, f"x is empty: {list(x.shape)}")
     labelled = y.ndim in (1, 2) and y.size > 0 and y.dtype == np.int64
@@ -68,7 +72,8 @@ def check_finite(values: Array, key: str, what: str, *, missing: bool = False) -
 def as_float32(values: Array, key: str, what: str, *, missing: bool = False) -> Array:
     """`values` [N, ...] as float32, at least two-dimensional; ScenarioError where they are not finite (`missing`: nor NaN)."""
     if values.dtype.kind not in "fiub":
-        raise ScenarioError(key, f"{what} does not hold numbers but {values.dtype}")
+        remedy = " (tasks.words reads text)" if key == "tasks.x" and values.dtype.kind in "OUT" else ""
+        raise ScenarioError(key, f"{what} does not hold numbers but {values.dtype}{remedy}")
     check_finite(values, key, what, missing=missing)
     with np.errstate(over="ignore"):
         out = values.astype(np.float32)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from fedmtl.errors import ScenarioError
 from fedmtl.tasks.sources.check import (
@@ -20,6 +21,7 @@ from fedmtl.tasks.sources.check import (
     encode_target,
 )
 from fedmtl.tasks.sources.reading import Columns, open_columns
+from fedmtl.tasks.sources.text import tokens_of
 from fedmtl.tasks.task import Array, Rows, Samples, Source
 
 Names = str | tuple[str, ...]
@@ -39,7 +41,9 @@ class File(Source):
     dense. target: what y is, "class", "value" or "auto" (integers, truth values and text are classes; several columns or
     fractions are values); of values, NaN or an empty cell is a missing one. scale: x is multiplied by it; a number, a list of
     them, one a column, or the name of an array in the file. So MNIST as it is published, without its test part:
-    path = "mnist.npz", x = "x_train", y = "y_train", scale = 0.00392156862745098.
+    path = "mnist.npz", x = "x_train", y = "y_train", scale = 0.00392156862745098. words: 0 where x holds numbers; else x names
+    columns of text, whose words become this many tokens (tasks.sources.text), the first `length` of a row, for the trunk
+    `embedding`.
     """
 
     path: str
@@ -52,14 +56,17 @@ class File(Source):
     own_labels: bool = False
     scale: float | str | tuple[float, ...] = 1.0
     target: Target = "auto"
+    words: NonNegativeInt = 0
+    length: PositiveInt = 64
 
     def load(self, clients: int, seed: int) -> Samples:
-        """x [N, ...] float32; y [N] labels or [N, k] float32; owner in the sorted order of clients, then tasks."""
+        """x [N, ...] float32, or [N, length] int64 tokens; y [N] labels or [N, k] float32; owner in the sorted order of clients,
+        then tasks.
+        """
         with open_columns(Path(self.path).expanduser()) as columns:
             y_names = _find(columns, self.y, "tasks.y")
             used = {*y_names, self.client, self.task}
-            x_names = _find(columns, self.x or columns.default(used), "tasks.x")
-            x = self._scaled(columns, _joined(columns, x_names, "tasks.x", numbers=True))
+            x = self._inputs(columns, used)
             y, classes = self._targets(columns, y_names)
             owner, tasks, task = self._owners(columns)
         check_lengths({"x": x, "y": y} | ({} if owner is None else {"client": owner}), "tasks.path")
@@ -68,6 +75,14 @@ class File(Source):
             y, classes, spaces = self._renumbered(y, classes, owner, task)
         made = Samples(x=x, y=y, classes=classes, owner=owner, task=Path(self.path).stem, tasks=tasks, spaces=spaces)
         return check_samples(made, "tasks.path")
+
+    def _inputs(self, columns: Columns, used: set[str]) -> Array:
+        if self.words and not self.x:
+            raise ScenarioError("tasks.x", "say which columns hold the text whose words are asked for (tasks.words)")
+        names = _find(columns, self.x or columns.default(used), "tasks.x")
+        if not self.words:
+            return self._scaled(columns, _joined(columns, names, "tasks.x", numbers=True))
+        return tokens_of([(name, _rows(columns, name, "tasks.x")) for name in names], self.words, self.length, self.scale)
 
     def _targets(self, columns: Columns, names: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
         y = _joined(columns, names, "tasks.y", missing=self.target != "class")

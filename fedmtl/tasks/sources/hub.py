@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from fedmtl.errors import ScenarioError
 from fedmtl.tasks.hf import quiet
 from fedmtl.tasks.sources.check import Target, as_float32, check_lengths, check_samples, encode, encode_target
+from fedmtl.tasks.sources.text import tokens_of
 from fedmtl.tasks.task import Array, Samples, Source
 
 
@@ -19,7 +21,9 @@ class Hub(Source):
 
     x: the column of inputs, or a list of columns of numbers; images become [N, C, H, W] in [0, 1], then times `scale`.
     y: the column of labels or targets. client: the column that says whose row it is, "" for none. part: which published
-    part to read (the whole of it is divided anew). cache: the folder for the library's files, "" for its own choice.
+    part to read (the whole of it is divided anew). words: 0 where x holds numbers; else x names columns of text, whose words
+    become this many tokens (tasks.sources.text), the first `length` of a row, for the trunk `embedding`. cache: the folder for the
+    library's files, "" for its own choice.
     """
 
     dataset: str
@@ -30,6 +34,8 @@ class Hub(Source):
     client: str = ""
     scale: float = 1.0
     target: Target = "auto"
+    words: NonNegativeInt = 0
+    length: PositiveInt = 64
     cache: str = ""
 
     def load(self, clients: int, seed: int) -> Samples:
@@ -42,8 +48,7 @@ class Hub(Source):
                 if name and name not in table.column_names:
                     known = table.column_names
                     raise ScenarioError(key, f"'{self.dataset}' has no column '{name}'", allowed=known, got=name)
-            parts = [_inputs(table, name) for name in names]
-            x = parts[0] if len(parts) == 1 else np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+            x = self._inputs(table, names)
             y, classes = self._targets(table)
             owner = None
             if self.client:
@@ -51,8 +56,14 @@ class Hub(Source):
                 owner, _ = encode(values, "tasks.client", f"column '{self.client}'")
         check_lengths({"x": x, "y": y}, "tasks.dataset")
         task = self.dataset.rstrip("/").rpartition("/")[2]
-        x = x * np.float32(self.scale)
         return check_samples(Samples(x=x, y=y, classes=classes, owner=owner, task=task), "tasks.dataset")
+
+    def _inputs(self, table: Any, names: tuple[str, ...]) -> Array:
+        if not self.words:
+            parts = [_numbers(table, name) for name in names]
+            x = parts[0] if len(parts) == 1 else np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+            return x * np.float32(self.scale)
+        return tokens_of([(name, _column(table, name, "tasks.x")) for name in names], self.words, self.length, self.scale)
 
     def _table(self) -> Any:
         from datasets.exceptions import DatasetsError
@@ -93,7 +104,7 @@ def _column(table: Any, name: str, key: str) -> Array:
     return stacked if stacked.dtype.kind != "O" else np.array([np.asarray(value) for value in rows])
 
 
-def _inputs(table: Any, name: str) -> Array:
+def _numbers(table: Any, name: str) -> Array:
     """One column as float32 [N, ...]; images as [N, C, H, W] in [0, 1]."""
     from datasets import Image
 
