@@ -73,7 +73,7 @@ class Embedding(Trunk):
     With a linear head, on words: Joulin et al. Bag of Tricks for Efficient Text Classification. EACL 2017. arXiv:1607.01759,
     section 2. On one item a row, under private heads: the item factors are shared and every user keeps its own, as in
     Ammad-ud-din et al. Federated Collaborative Filtering for Privacy-Preserving Personalized Recommendation System. 2019.
-    arXiv:1901.09888, there with alternating least squares.
+    arXiv:1901.09888, where a user's own are found in closed form.
     """
 
     tokens: PositiveInt
