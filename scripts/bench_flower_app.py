@@ -64,7 +64,7 @@ def rounds_of(engine: str, strategy: str, nodes: int, rounds: int) -> list[float
         from flwr.simulation import run_simulation
 
         run_simulation(server_app, client_app, nodes, backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 2}})
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"address": "local", "num_cpus": 2}})
     else:
         from fedmtl.runtime import run_flower_app
 

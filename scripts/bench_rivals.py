@@ -272,6 +272,7 @@ def flower_rounds(scenario: Any, federation: Any, rounds: int, workers: int) -> 
             grid=grid, initial_arrays=ArrayRecord(first_net(model).state_dict()), num_rounds=rounds)
 
     run_simulation(server_app=server_app, client_app=client_app, num_supernodes=federation.clients,
-                   backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": workers}})
+                   backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                                   "init_args": {"address": "local", "num_cpus": workers}})
     gaps = [b - a for a, b in pairwise(marks)]
     return {"rounds": gaps, "startup": marks[0] - begin, "score": scores[-1]}

@@ -42,8 +42,8 @@ def simulate(scenario: Scenario, main: Callable[[Grid], RunResult], *, verbose: 
     runtime = scenario.runtime
     level = logging.INFO if verbose else logging.ERROR
     backend: Any = {"client_resources": {"num_cpus": 1, "num_gpus": runtime.gpus_per_worker},
-                    "init_args": {"num_cpus": max(runtime.workers, 1), "include_dashboard": False, "log_to_driver": verbose,
-                                  "logging_level": level}}
+                    "init_args": {"address": "local", "num_cpus": max(runtime.workers, 1), "include_dashboard": False,
+                                  "log_to_driver": verbose, "logging_level": level}}
     with tempfile.TemporaryDirectory(prefix="fedmtl-flower-") as private, _quiet(not verbose):
         from flwr.simulation import run_simulation
 

@@ -240,7 +240,8 @@ def main(grid, context):
 
 if __name__ == "__main__":
     run_simulation(server, client, 10, backend_config={{"client_resources": {{"num_cpus": 1, "num_gpus": 0.0}},
-                                                       "init_args": {{"num_cpus": 2, "include_dashboard": False}}}})
+                                                       "init_args": {{"address": "local", "num_cpus": 2,
+                                                                     "include_dashboard": False}}}})
 '''
 
 

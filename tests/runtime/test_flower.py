@@ -16,6 +16,7 @@ TINY = Path(__file__).with_name("tiny.toml")
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedper", "ditto"])
 def test_flowers_engine_equals_one_process_bit_for_bit(method, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # somebody's cluster, which is none of ours
     runs = {}
     for kind in ("inline", "flower"):
         monkeypatch.setenv("FEDMTL_TAP", str(tmp_path / "tap" / kind))
