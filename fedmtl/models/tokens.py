@@ -19,11 +19,10 @@ class MeanEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(tokens, features))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Zeros for a row of nothing but padding."""
-        tokens = tokens.flatten(1).long()
-        real = (tokens != 0).to(self.weight.dtype)
-        return (self.weight[tokens] * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+        tokens, share = _read(x.flatten(1), self.weight)
+        return (self.weight[tokens] * share.unsqueeze(-1)).sum(1)
 
 
 class MeanEmbeddings(Layer):
@@ -34,7 +33,7 @@ class MeanEmbeddings(Layer):
         self.params = (self.weight,)
 
     def plain(self, params: Params, x: Tensor) -> Tensor:
-        return self._mean(params[self.weight], *_read(x, params[self.weight]))
+        return self._mean(params[self.weight], *_read(x.flatten(2), params[self.weight]))
 
     def _mean(self, weight: Tensor, tokens: Tensor, share: Tensor) -> Tensor:
         if weight.stride(0):
@@ -46,7 +45,7 @@ class MeanEmbeddings(Layer):
 
     def forward(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
         weight = params[self.weight]
-        tokens, share = _read(x, weight)
+        tokens, share = _read(x.flatten(2), weight)
         return self._mean(weight, tokens, share), (tokens, share, weight.shape[1])
 
     def backward(self, saved: Any, grad: Tensor, wanted: Sequence[bool], below: bool) -> tuple[Tensor | None, list[Slope | None]]:
@@ -56,7 +55,7 @@ class MeanEmbeddings(Layer):
 
 
 def _read(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(tokens [C, B, L], what each counts in the mean of its row, 0 for padding) of inputs [C, B, ...]."""
-    tokens = x.flatten(2).long()
+    """(tokens [..., L], what each counts in the mean of its row, 0 for padding) of inputs [..., L]."""
+    tokens = x.long()
     real = (tokens != 0).to(weight.dtype)
-    return tokens, real / real.sum(2, keepdim=True).clamp(min=1)
+    return tokens, real / real.sum(-1, keepdim=True).clamp(min=1)
